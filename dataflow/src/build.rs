@@ -1,0 +1,290 @@
+//! From a plan to a running dataflow.
+//!
+//! In two steps: [`prepare`] makes the operators and decides how rows travel between them, and may fail; `connect`
+//! tells timely, and cannot. All workers decide alike, because timely names channels by the order in which
+//! they are made.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use freshet_planner::plan::{Node, Op};
+use freshet_types::RelationId;
+use timely::dataflow::Scope;
+use timely::worker::Worker as Timely;
+
+use crate::commands::Installation;
+use crate::exchange::{Route, owner_of_all};
+use crate::health::ViewHealth;
+use crate::hub::{Hub, ImportHandle};
+use crate::operators::aggregate::{Aggregate, OwnsGlobalGroup};
+use crate::operators::constant::{self, Owned};
+use crate::operators::distinct::Distinct;
+use crate::operators::filter::Map;
+use crate::operators::input::Import;
+use crate::operators::join::Join;
+use crate::operators::output::{Discipline, Publisher};
+use crate::operators::union_all::UnionAll;
+use crate::operators::{Operator, OperatorError};
+use crate::runner::{Deltas, run_import, run_operator, run_output};
+use crate::worker::RunningView;
+
+/// Builds the dataflow of a view on this worker and starts it. If that fails, so does the view.
+pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Installation) -> RunningView {
+    let Installation { description, health } = installation;
+    let (worker, workers, as_of) = (timely.index(), timely.peers(), description.as_of.0);
+    let prepared = health.guard(|| {
+        let shards = description.output.shard_count();
+        if shards != workers {
+            let message = format!("the view has {shards} shards for {workers} workers");
+            return Err(OperatorError::BrokenInvariant(message));
+        }
+        let hub = hub.borrow();
+        let prepare = Prepare { worker, workers, as_of, hub: &hub };
+        let root = prepare.node(&description.plan)?;
+        let route = prepare.output_route(&description.plan, &root.spread)?;
+        let publisher = Publisher::new(description.output.writer(worker), as_of, root.discipline);
+        Ok((root, route, publisher))
+    });
+    hub.borrow_mut().add_view(description.view);
+    let Some((root, route, publisher)) = prepared else {
+        return RunningView { dataflow: None, imports: HashMap::new() };
+    };
+    let dataflow = timely.next_dataflow_index();
+    let imports = timely.dataflow_named(&description.name, |scope| {
+        let mut connect = Connect { scope, health, as_of, imports: Vec::new() };
+        let stream = connect.node(root);
+        run_output(scope, (stream, route), publisher, hub, health);
+        connect.imports
+    });
+    let mut by_relation: HashMap<RelationId, Vec<ImportHandle>> = HashMap::new();
+    for (relation, import) in imports {
+        match relation {
+            Some(relation) => {
+                hub.borrow_mut().add_reader(description.view, relation, import.clone());
+                by_relation.entry(relation).or_default().push(import);
+            }
+            None => hub.borrow_mut().add_clock(description.view, import),
+        }
+    }
+    RunningView { dataflow: Some(dataflow), imports: by_relation }
+}
+
+/// A node of a plan ready to run, and what is known of its output on a worker.
+struct Prepared {
+    work: Work,
+    spread: Spread,
+    discipline: Discipline,
+}
+
+enum Work {
+    /// Reads a relation, or stands for a constant.
+    Import(Option<RelationId>, Import),
+    Operator {
+        name: &'static str,
+        operator: Box<dyn Operator>,
+        inputs: Vec<(Prepared, Route)>,
+    },
+}
+
+/// On which workers the rows of a stream are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Spread {
+    /// Equal rows may be on different workers.
+    Anywhere,
+    /// Each row is on the worker of the hash of these columns.
+    ByColumns(Vec<usize>),
+    /// All rows are on the worker that owns all.
+    OneWorker,
+}
+
+impl Spread {
+    /// Whether rows that agree in `columns` are on one worker.
+    fn brings_together(&self, columns: &[usize]) -> bool {
+        match self {
+            Self::Anywhere => false,
+            Self::ByColumns(own) => own.iter().all(|column| columns.contains(column)),
+            Self::OneWorker => true,
+        }
+    }
+
+    /// Under other numbers of the columns; `renumber` gives none for a column that is gone.
+    fn renumbered(&self, renumber: impl Fn(usize) -> Option<usize>) -> Self {
+        match self {
+            Self::ByColumns(columns) => {
+                let renumbered: Option<Vec<usize>> = columns.iter().map(|column| renumber(*column)).collect();
+                renumbered.map_or(Self::Anywhere, Self::ByColumns)
+            }
+            other => other.clone(),
+        }
+    }
+
+    fn by_columns(columns: &[usize]) -> Self {
+        if columns.is_empty() { Self::OneWorker } else { Self::ByColumns(columns.to_vec()) }
+    }
+}
+
+struct Prepare<'a> {
+    worker: usize,
+    workers: usize,
+    as_of: u64,
+    hub: &'a Hub,
+}
+
+impl Prepare<'_> {
+    fn node(&self, node: &Node) -> Result<Prepared, OperatorError> {
+        let mut prepared = match &node.op {
+            Op::Input { relation, columns, .. } => self.input(node, *relation, columns),
+            Op::Constant { rows } => self.constant(rows),
+            Op::Map { input, predicate, expressions } => self.map(node, input, predicate.as_ref(), expressions)?,
+            Op::UnionAll { inputs } => self.union_all(node, inputs)?,
+            Op::Distinct { input } => self.distinct(node, input)?,
+            Op::Aggregate { input, keys, aggregates } => {
+                let owns_global =
+                    if self.worker == owner_of_all(self.workers) { OwnsGlobalGroup::Yes } else { OwnsGlobalGroup::No };
+                let operator = Aggregate::new(input, keys, aggregates, node.schema.clone(), owns_global)?;
+                self.aggregate(input, keys, Box::new(operator))?
+            }
+            Op::Join { left, right, on, residual } => {
+                let operator = Join::new(left, right, on, residual.clone(), node.schema.clone())?;
+                self.join(left, right, on, Box::new(operator))?
+            }
+        };
+        if node.properties.append_only {
+            prepared.discipline = Discipline::AppendOnly;
+        }
+        Ok(prepared)
+    }
+
+    fn input(&self, node: &Node, relation: RelationId, columns: &[usize]) -> Prepared {
+        let import = Import::new(self.as_of, columns.to_vec(), node.schema.clone());
+        // A view hands on what it has written, an epoch at a time.
+        let discipline = if self.hub.is_view(relation) { Discipline::Settled } else { Discipline::Unordered };
+        Prepared { work: Work::Import(Some(relation), import), spread: Spread::Anywhere, discipline }
+    }
+
+    fn constant(&self, rows: &RecordBatch) -> Prepared {
+        let owned = if self.worker == owner_of_all(self.workers) { Owned::Here } else { Owned::Elsewhere };
+        let import = constant::import(self.as_of, rows, owned);
+        Prepared { work: Work::Import(None, import), spread: Spread::OneWorker, discipline: Discipline::AppendOnly }
+    }
+
+    fn map(
+        &self,
+        node: &Node,
+        input: &Node,
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
+        expressions: &[Arc<dyn PhysicalExpr>],
+    ) -> Result<Prepared, OperatorError> {
+        let input = self.node(input)?;
+        let is_column = |expression: &Arc<dyn PhysicalExpr>, column: usize| {
+            expression.downcast_ref::<Column>().is_some_and(|found| found.index() == column)
+        };
+        let spread = input.spread.renumbered(|column| expressions.iter().position(|e| is_column(e, column)));
+        // The images of rows that were there before are there before.
+        let discipline = input.discipline;
+        let operator = Box::new(Map::new(predicate.cloned(), expressions.to_vec(), node.schema.clone()));
+        let inputs = vec![(input, Route::Local)];
+        Ok(Prepared { work: Work::Operator { name: "Map", operator, inputs }, spread, discipline })
+    }
+
+    fn union_all(&self, node: &Node, inputs: &[Node]) -> Result<Prepared, OperatorError> {
+        let inputs = inputs.iter().map(|input| self.node(input)).collect::<Result<Vec<_>, _>>()?;
+        let spread = match inputs.split_first() {
+            Some((first, others)) if others.iter().all(|other| other.spread == first.spread) => first.spread.clone(),
+            _ => Spread::Anywhere,
+        };
+        let is_unordered = inputs.iter().any(|input| input.discipline == Discipline::Unordered);
+        let discipline = if is_unordered { Discipline::Unordered } else { Discipline::Settled };
+        let inputs = inputs.into_iter().map(|input| (input, Route::Local)).collect();
+        let operator = Box::new(UnionAll::new(node.schema.clone()));
+        Ok(Prepared { work: Work::Operator { name: "UnionAll", operator, inputs }, spread, discipline })
+    }
+
+    fn distinct(&self, node: &Node, input: &Node) -> Result<Prepared, OperatorError> {
+        let all: Vec<usize> = (0..node.schema.fields().len()).collect();
+        let (input, route) = self.brought_together(input, &all)?;
+        let spread = if matches!(route, Route::Local) { input.spread.clone() } else { Spread::by_columns(&all) };
+        let operator = Box::new(Distinct::new(node.schema.clone())?);
+        let inputs = vec![(input, route)];
+        let work = Work::Operator { name: "Distinct", operator, inputs };
+        Ok(Prepared { work, spread, discipline: Discipline::Settled })
+    }
+
+    fn aggregate(&self, input: &Node, keys: &[usize], operator: Box<dyn Operator>) -> Result<Prepared, OperatorError> {
+        let (input, route) = self.brought_together(input, keys)?;
+        let before = if matches!(route, Route::Local) { input.spread.clone() } else { Spread::by_columns(keys) };
+        let spread = before.renumbered(|column| keys.iter().position(|key| *key == column));
+        let inputs = vec![(input, route)];
+        let work = Work::Operator { name: "Aggregate", operator, inputs };
+        Ok(Prepared { work, spread, discipline: Discipline::Settled })
+    }
+
+    fn join(
+        &self,
+        left: &Node,
+        right: &Node,
+        on: &[(usize, usize)],
+        operator: Box<dyn Operator>,
+    ) -> Result<Prepared, OperatorError> {
+        let (left_keys, right_keys): (Vec<usize>, Vec<usize>) = on.iter().copied().unzip();
+        let inputs = vec![self.sent_to(left, &left_keys)?, self.sent_to(right, &right_keys)?];
+        let work = Work::Operator { name: "Join", operator, inputs };
+        Ok(Prepared { work, spread: Spread::by_columns(&left_keys), discipline: Discipline::Unordered })
+    }
+
+    /// `input`, and the way that brings rows which agree in `columns` to one worker.
+    fn brought_together(&self, input: &Node, columns: &[usize]) -> Result<(Prepared, Route), OperatorError> {
+        let prepared = self.node(input)?;
+        if self.workers == 1 || prepared.spread.brings_together(columns) {
+            return Ok((prepared, Route::Local));
+        }
+        Ok((prepared, Route::by_key(&input.schema, columns)?))
+    }
+
+    /// `input`, and the way that brings each row to the very worker of its `columns`.
+    fn sent_to(&self, input: &Node, columns: &[usize]) -> Result<(Prepared, Route), OperatorError> {
+        let prepared = self.node(input)?;
+        if self.workers == 1 || prepared.spread == Spread::by_columns(columns) {
+            return Ok((prepared, Route::Local));
+        }
+        Ok((prepared, Route::by_key(&input.schema, columns)?))
+    }
+
+    /// The way to the shards of the view: a retraction meets its row there, and the rows of one key each other.
+    fn output_route(&self, root: &Node, spread: &Spread) -> Result<Route, OperatorError> {
+        let all = || (0..root.schema.fields().len()).collect();
+        let columns: Vec<usize> = root.properties.key.clone().unwrap_or_else(all);
+        if self.workers == 1 || root.properties.append_only || spread.brings_together(&columns) {
+            return Ok(Route::Local);
+        }
+        Ok(Route::by_key(&root.schema, &columns)?)
+    }
+}
+
+struct Connect<'a, 'scope> {
+    scope: Scope<'scope, u64>,
+    health: &'a ViewHealth,
+    as_of: u64,
+    imports: Vec<(Option<RelationId>, ImportHandle)>,
+}
+
+impl<'scope> Connect<'_, 'scope> {
+    fn node(&mut self, prepared: Prepared) -> Deltas<'scope> {
+        match prepared.work {
+            Work::Import(relation, import) => {
+                let (handle, stream) = run_import(self.scope, import, self.health);
+                self.imports.push((relation, handle));
+                stream
+            }
+            Work::Operator { name, operator, inputs } => {
+                let inputs = inputs.into_iter().map(|(input, route)| (self.node(input), route)).collect();
+                run_operator(self.scope, name, operator, inputs, self.health, self.as_of)
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What the engine tells its workers. Every worker sees the commands that reach all workers in the same order,
+//! which timely needs to give the channels of a dataflow the same names everywhere.
+
+use std::sync::Arc;
+
+use freshet_types::{Delta, Epoch, RelationId};
+
+use crate::DataflowDescription;
+use crate::health::ViewHealth;
+
+pub enum Command {
+    Install(Arc<Installation>),
+    /// To one worker: its part of a snapshot.
+    Snapshot {
+        view: RelationId,
+        relation: RelationId,
+        delta: Delta,
+    },
+    FinishSnapshot {
+        view: RelationId,
+        relation: RelationId,
+    },
+    Remove {
+        view: RelationId,
+    },
+    /// To one worker: its part of an epoch's changes.
+    Feed {
+        relation: RelationId,
+        epoch: Epoch,
+        delta: Delta,
+    },
+    Seal {
+        epoch: Epoch,
+    },
+    Shutdown,
+}
+
+pub struct Installation {
+    pub description: DataflowDescription,
+    pub health: ViewHealth,
+}

@@ -1,0 +1,262 @@
+//! Grouped aggregation: `GROUP BY key` to one row per live group.
+//!
+//! Input          deltas, exchanged by group key.
+//! Output         per changed group and epoch: at most one retraction and one insertion.
+//! State          one slot per live group: key, count of rows, accumulators.
+//! On retraction  count and sum subtract; min and max read the group's multiset.
+//! Cost           time O(changed rows), memory O(live groups).
+//!
+//! The last output of a group is not stored: it is computed from the accumulators just before the first change of an
+//! epoch, for all groups that a batch touches at once. A group whose count reaches zero is gone and its slot free.
+//! Without keys there is one group that never goes: its row is there from the first epoch on, over no input too.
+
+mod accumulators;
+mod boolean;
+mod count;
+mod distinct_values;
+mod double_double;
+mod extremum;
+mod ordered;
+mod sum;
+mod variance;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::kernels::cmp::distinct;
+use arrow::compute::{concat, filter};
+use arrow::datatypes::{DataType, SchemaRef};
+use freshet_planner::plan;
+use freshet_types::{Delta, Weights};
+
+use self::accumulators::AggregateState;
+use crate::operators::key_table::KeyTable;
+use crate::operators::{Operator, OperatorError, Output};
+
+pub struct Aggregate {
+    keys: Vec<usize>,
+    schema: SchemaRef,
+    groups: KeyTable,
+    /// The number of input rows of each group.
+    counts: Vec<i64>,
+    aggregates: Vec<AggregateState>,
+    touched: Touched,
+    /// The one group without keys, and whether its row has been given.
+    global: Global,
+    /// The slot of each row of a batch; kept for its memory.
+    slots: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Global {
+    /// There are keys, or the one group belongs to another worker.
+    No,
+    NotGiven,
+    Given,
+}
+
+/// The groups that changed in the current epoch.
+#[derive(Default)]
+struct Touched {
+    /// Whether a slot is in one of the lists below.
+    marks: Vec<bool>,
+    /// Groups whose row was given in an earlier epoch, and the aggregate columns of these rows, in pieces.
+    old: Vec<u32>,
+    old_columns: Vec<Vec<ArrayRef>>,
+    /// Groups that came up in this epoch.
+    new: Vec<u32>,
+}
+
+/// Whether this worker keeps the one group of an aggregate without keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnsGlobalGroup {
+    Yes,
+    No,
+}
+
+impl Aggregate {
+    /// `schema` has the key columns, then one column an aggregate.
+    ///
+    /// # Errors
+    /// If an aggregate does not exist for its type.
+    pub fn new(
+        input: &plan::Node,
+        keys: &[usize],
+        aggregates: &[plan::Aggregate],
+        schema: SchemaRef,
+        owns_global: OwnsGlobalGroup,
+    ) -> Result<Self, OperatorError> {
+        let key_types: Vec<DataType> = keys.iter().map(|key| input.schema.field(*key).data_type().clone()).collect();
+        let is_global = keys.is_empty() && owns_global == OwnsGlobalGroup::Yes;
+        Ok(Self {
+            keys: keys.to_vec(),
+            schema,
+            groups: KeyTable::new(key_types)?,
+            counts: Vec::new(),
+            aggregates: aggregates.iter().map(|a| AggregateState::new(a, input)).collect::<Result<_, _>>()?,
+            touched: Touched::default(),
+            global: if is_global { Global::NotGiven } else { Global::No },
+            slots: Vec::new(),
+        })
+    }
+
+    /// Makes room for the slots that the group table has handed out.
+    fn grow(&mut self) {
+        let slots = self.groups.slot_end();
+        if slots > self.counts.len() {
+            self.counts.resize(slots, 0);
+            self.touched.marks.resize(slots, false);
+            self.aggregates.iter_mut().for_each(|aggregate| aggregate.grow(slots));
+        }
+    }
+
+    /// Notes which groups change, and the rows that stand for them until now.
+    fn touch(&mut self) -> Result<(), OperatorError> {
+        let first_new_old = self.touched.old.len();
+        for slot in &self.slots {
+            let mark = &mut self.touched.marks[*slot as usize];
+            if !*mark {
+                *mark = true;
+                let was_given = self.counts[*slot as usize] != 0 || self.global == Global::Given;
+                let list = if was_given { &mut self.touched.old } else { &mut self.touched.new };
+                list.push(*slot);
+            }
+        }
+        let old = &self.touched.old[first_new_old..];
+        if !old.is_empty() {
+            self.touched.old_columns.push(self.evaluate(old)?);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, weights: &Weights) -> Result<(), OperatorError> {
+        match weights {
+            Weights::Inserts => self.slots.iter().for_each(|slot| self.counts[*slot as usize] += 1),
+            Weights::Each(weights) => {
+                for (slot, weight) in self.slots.iter().zip(weights.iter()) {
+                    let count = &mut self.counts[*slot as usize];
+                    *count = count.checked_add(*weight).ok_or_else(OperatorError::weight_overflow)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The aggregate columns of the groups at `slots`.
+    fn evaluate(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        self.aggregates.iter().map(|aggregate| aggregate.evaluate(slots, &self.counts)).collect()
+    }
+
+    fn is_live(&self, slot: u32) -> bool {
+        self.counts[slot as usize] > 0 || self.global != Global::No
+    }
+
+    /// The rows of the groups at `slots`, whose aggregate columns are `values`.
+    fn rows(&self, slots: &[u32], values: Vec<ArrayRef>) -> Result<RecordBatch, OperatorError> {
+        let mut columns = self.groups.columns(slots)?;
+        columns.extend(values);
+        let options = RecordBatchOptions::new().with_row_count(Some(slots.len()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+
+    /// Gives the retractions and the new rows of groups that had a row before.
+    fn revise(&self, old: &[u32], old_columns: &[Vec<ArrayRef>], out: &mut Output) -> Result<(), OperatorError> {
+        let old_values = join_pieces(old_columns, self.aggregates.len())?;
+        let new_values = self.evaluate(old)?;
+        let live = BooleanBuffer::from_iter(old.iter().map(|slot| self.is_live(*slot)));
+        let mut changed = !&live;
+        for (old_value, new_value) in old_values.iter().zip(&new_values) {
+            changed = &changed | distinct(old_value, new_value)?.values();
+        }
+        let revised = &changed & &live;
+        let (changed, revised) = (BooleanArray::new(changed, None), BooleanArray::new(revised, None));
+        let retractions = self.rows(&filter_slots(old, &changed), filter_columns(&old_values, &changed)?)?;
+        out.push(Delta::deletes(retractions));
+        let insertions = self.rows(&filter_slots(old, &revised), filter_columns(&new_values, &revised)?)?;
+        out.push(Delta::inserts(insertions));
+        Ok(())
+    }
+
+    /// Frees what is kept for groups without rows.
+    fn forget_dead(&mut self, touched: impl Iterator<Item = u32>) {
+        let dead: Vec<u32> = touched.filter(|slot| !self.is_live(*slot)).collect();
+        self.groups.remove(&dead);
+        self.aggregates.iter_mut().for_each(|aggregate| aggregate.clear(&dead));
+    }
+
+    fn check_counts(&self, slots: &[u32]) -> Result<(), OperatorError> {
+        match slots.iter().find(|slot| self.counts[**slot as usize] < 0) {
+            Some(_) => {
+                Err(OperatorError::BrokenInvariant("more rows of a group were deleted than inserted".to_string()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Operator for Aggregate {
+    fn absorb(&mut self, _port: usize, delta: Delta, _out: &mut Output) -> Result<(), OperatorError> {
+        let key_columns: Vec<ArrayRef> = self.keys.iter().map(|key| delta.columns()[*key].clone()).collect();
+        self.groups.file(&key_columns, delta.len(), &mut self.slots)?;
+        self.grow();
+        self.touch()?;
+        self.count(delta.weights())?;
+        for aggregate in &mut self.aggregates {
+            aggregate.update(&self.slots, &delta)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, out: &mut Output) -> Result<(), OperatorError> {
+        if self.global == Global::NotGiven && self.touched.new.is_empty() {
+            // The one group is there without any row.
+            self.groups.file(&[], 1, &mut self.slots)?;
+            self.grow();
+            self.touch()?;
+        }
+        let Touched { old, old_columns, new, .. } = std::mem::take(&mut self.touched).keep_marks(&mut self.touched);
+        self.check_counts(&old)?;
+        self.check_counts(&new)?;
+        if !old.is_empty() {
+            self.revise(&old, &old_columns, out)?;
+        }
+        let born: Vec<u32> = new.iter().copied().filter(|slot| self.is_live(*slot)).collect();
+        if !born.is_empty() {
+            out.push(Delta::inserts(self.rows(&born, self.evaluate(&born)?)?));
+        }
+        if self.global == Global::NotGiven {
+            self.global = Global::Given;
+        }
+        for slot in old.iter().chain(&new) {
+            self.touched.marks[*slot as usize] = false;
+        }
+        self.forget_dead(old.into_iter().chain(new));
+        Ok(())
+    }
+}
+
+impl Touched {
+    /// Leaves the marks, which are reset one by one, in `next`.
+    fn keep_marks(mut self, next: &mut Touched) -> Self {
+        next.marks = std::mem::take(&mut self.marks);
+        self
+    }
+}
+
+fn join_pieces(pieces: &[Vec<ArrayRef>], columns: usize) -> Result<Vec<ArrayRef>, OperatorError> {
+    let join = |column: usize| {
+        let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| piece[column].as_ref()).collect();
+        Ok(concat(&pieces)?)
+    };
+    (0..columns).map(join).collect()
+}
+
+fn filter_slots(slots: &[u32], mask: &BooleanArray) -> Vec<u32> {
+    mask.values().set_indices().map(|index| slots[index]).collect()
+}
+
+fn filter_columns(columns: &[ArrayRef], mask: &BooleanArray) -> Result<Vec<ArrayRef>, OperatorError> {
+    if mask.true_count() == mask.len() {
+        return Ok(columns.to_vec());
+    }
+    columns.iter().map(|column| Ok(filter(column, mask)?)).collect()
+}

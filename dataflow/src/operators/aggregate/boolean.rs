@@ -1,0 +1,51 @@
+//! `bool_and(x)` and `bool_or(x)`: how many values are true, how many false.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray};
+
+use super::accumulators::{Accumulator, Update};
+use super::count::add_weight;
+use crate::operators::OperatorError;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantifier {
+    All,
+    Any,
+}
+
+pub struct BooleanAggregate {
+    quantifier: Quantifier,
+    /// The number of (false, true) values.
+    counts: Vec<[i64; 2]>,
+}
+
+impl BooleanAggregate {
+    pub fn new(quantifier: Quantifier) -> Self {
+        Self { quantifier, counts: Vec::new() }
+    }
+}
+
+impl Accumulator for BooleanAggregate {
+    fn grow(&mut self, slots: usize) {
+        self.counts.resize(slots, [0; 2]);
+    }
+
+    fn update(&mut self, update: Update<'_>) -> Result<(), OperatorError> {
+        let values = update.values().as_boolean().values();
+        update.each(|slot, row, weight| add_weight(&mut self.counts[slot][usize::from(values.value(row))], weight))
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+        let result = |slot: &u32| match (self.counts[*slot as usize], self.quantifier) {
+            ([0, 0], _) => None,
+            ([falses, _], Quantifier::All) => Some(falses == 0),
+            ([_, trues], Quantifier::Any) => Some(trues != 0),
+        };
+        Ok(Arc::new(slots.iter().map(result).collect::<BooleanArray>()))
+    }
+
+    fn clear(&mut self, slots: &[u32]) {
+        slots.iter().for_each(|slot| self.counts[*slot as usize] = [0; 2]);
+    }
+}

@@ -1,0 +1,213 @@
+//! `sum(x)` and `avg(x)`.
+//!
+//! Sums of integers and decimals are kept in 128 bits, and only a result that does not fit its type is an error. Sums
+//! of floats are kept in double-double; NaN and infinities are counted apart, so that they can be retracted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array};
+use arrow::datatypes::{Decimal128Type, DecimalType, Float64Type, Int64Type};
+
+use super::accumulators::{Accumulator, Update};
+use super::count::add_weight;
+use super::double_double::DoubleDouble;
+use crate::operators::OperatorError;
+
+/// What is asked of a sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Total {
+    Sum,
+    Average,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct WideSum {
+    sum: i128,
+    count: i64,
+}
+
+impl WideSum {
+    #[inline]
+    fn add(&mut self, value: i128, weight: i64) -> Result<(), OperatorError> {
+        let term = if weight == 1 { Some(value) } else { value.checked_mul(i128::from(weight)) };
+        let sum = term.and_then(|term| self.sum.checked_add(term));
+        self.sum = sum.ok_or(OperatorError::OutOfRange("numeric"))?;
+        add_weight(&mut self.count, weight)
+    }
+}
+
+/// `sum` of BIGINT.
+#[derive(Default)]
+pub struct IntSum {
+    sums: Vec<WideSum>,
+}
+
+impl Accumulator for IntSum {
+    fn grow(&mut self, slots: usize) {
+        self.sums.resize(slots, WideSum::default());
+    }
+
+    fn update(&mut self, update: Update<'_>) -> Result<(), OperatorError> {
+        let values = update.values().as_primitive::<Int64Type>().values();
+        update.each(|slot, row, weight| self.sums[slot].add(i128::from(values[row]), weight))
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+        let mut results = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let WideSum { sum, count } = self.sums[*slot as usize];
+            let sum = i64::try_from(sum).map_err(|_| OperatorError::OutOfRange("bigint"))?;
+            results.push((count != 0).then_some(sum));
+        }
+        Ok(Arc::new(Int64Array::from(results)))
+    }
+
+    fn clear(&mut self, slots: &[u32]) {
+        slots.iter().for_each(|slot| self.sums[*slot as usize] = WideSum::default());
+    }
+}
+
+/// `sum` and `avg` of NUMERIC.
+pub struct DecimalAggregate {
+    total: Total,
+    precision: u8,
+    scale: i8,
+    /// What brings a sum to the scale of the result.
+    factor: i128,
+    sums: Vec<WideSum>,
+}
+
+impl DecimalAggregate {
+    /// Over values of scale `from_scale`, with results of `precision` and `scale`.
+    pub fn new(total: Total, from_scale: i8, precision: u8, scale: i8) -> Result<Self, OperatorError> {
+        let digits = u32::try_from(i16::from(scale) - i16::from(from_scale)).ok();
+        let factor = digits.and_then(|digits| 10_i128.checked_pow(digits));
+        let factor = factor.ok_or_else(|| {
+            OperatorError::Unsupported("the result of an aggregate has fewer decimal places than its values".into())
+        })?;
+        Ok(Self { total, precision, scale, factor, sums: Vec::new() })
+    }
+
+    fn result(&self, WideSum { sum, count }: WideSum) -> Result<Option<i128>, OperatorError> {
+        if count == 0 {
+            return Ok(None);
+        }
+        let scaled = sum.checked_mul(self.factor).ok_or(OperatorError::OutOfRange("numeric"))?;
+        let result = match self.total {
+            Total::Sum => scaled,
+            // Towards zero, as DataFusion does.
+            Total::Average => scaled / i128::from(count),
+        };
+        Decimal128Type::validate_decimal_precision(result, self.precision, self.scale)
+            .map_err(|_| OperatorError::OutOfRange("numeric"))?;
+        Ok(Some(result))
+    }
+}
+
+impl Accumulator for DecimalAggregate {
+    fn grow(&mut self, slots: usize) {
+        self.sums.resize(slots, WideSum::default());
+    }
+
+    fn update(&mut self, update: Update<'_>) -> Result<(), OperatorError> {
+        let values = update.values().as_primitive::<Decimal128Type>().values();
+        update.each(|slot, row, weight| self.sums[slot].add(values[row], weight))
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+        let results = slots.iter().map(|slot| self.result(self.sums[*slot as usize]));
+        let array = Decimal128Array::from(results.collect::<Result<Vec<_>, _>>()?);
+        Ok(Arc::new(array.with_precision_and_scale(self.precision, self.scale)?))
+    }
+
+    fn clear(&mut self, slots: &[u32]) {
+        slots.iter().for_each(|slot| self.sums[*slot as usize] = WideSum::default());
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct FloatSum {
+    finite: DoubleDouble,
+    /// Of all values, finite or not.
+    count: i64,
+}
+
+/// How many values of a group are no numbers to add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct NotFinite {
+    nan: i64,
+    infinity: i64,
+    minus_infinity: i64,
+}
+
+/// `sum` and `avg` of DOUBLE PRECISION.
+pub struct FloatAggregate {
+    total: Total,
+    sums: Vec<FloatSum>,
+    /// Groups with such values, which are few.
+    not_finite: HashMap<usize, NotFinite>,
+}
+
+impl FloatAggregate {
+    pub fn new(total: Total) -> Self {
+        Self { total, sums: Vec::new(), not_finite: HashMap::new() }
+    }
+
+    fn sum(&self, slot: usize) -> f64 {
+        match self.not_finite.get(&slot) {
+            None => self.sums[slot].finite.value(),
+            Some(NotFinite { nan: 0, infinity: _, minus_infinity: 0 }) => f64::INFINITY,
+            Some(NotFinite { nan: 0, infinity: 0, minus_infinity: _ }) => f64::NEG_INFINITY,
+            Some(_) => f64::NAN,
+        }
+    }
+}
+
+impl Accumulator for FloatAggregate {
+    fn grow(&mut self, slots: usize) {
+        self.sums.resize(slots, FloatSum::default());
+    }
+
+    fn update(&mut self, update: Update<'_>) -> Result<(), OperatorError> {
+        let values = update.values().as_primitive::<Float64Type>().values();
+        update.each(|slot, row, weight| {
+            let (value, sum) = (values[row], &mut self.sums[slot]);
+            add_weight(&mut sum.count, weight)?;
+            if value.is_finite() {
+                sum.finite.add_weighted(value, weight);
+                return Ok(());
+            }
+            let counts = self.not_finite.entry(slot).or_default();
+            let count = match value {
+                f64::INFINITY => &mut counts.infinity,
+                f64::NEG_INFINITY => &mut counts.minus_infinity,
+                _ => &mut counts.nan,
+            };
+            add_weight(count, weight)?;
+            if *counts == NotFinite::default() {
+                self.not_finite.remove(&slot);
+            }
+            Ok(())
+        })
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+        let result = |slot: &u32| {
+            let slot = *slot as usize;
+            match (self.sums[slot].count, self.total) {
+                (0, _) => None,
+                (_, Total::Sum) => Some(self.sum(slot)),
+                (count, Total::Average) => Some(self.sum(slot) / count as f64),
+            }
+        };
+        Ok(Arc::new(slots.iter().map(result).collect::<Float64Array>()))
+    }
+
+    fn clear(&mut self, slots: &[u32]) {
+        for slot in slots {
+            self.sums[*slot as usize] = FloatSum::default();
+            self.not_finite.remove(&(*slot as usize));
+        }
+    }
+}

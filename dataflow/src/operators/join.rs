@@ -1,0 +1,126 @@
+//! Inner equi-join: pairs of rows that agree in the `on` columns and pass the residual predicate.
+//!
+//! Input          two ports, left and right, each exchanged by its `on` columns.
+//! Output         for each changed row, its pairs with the rows of the other side; weights multiply.
+//! State          the rows of both sides, indexed by key: see [`arrangement`].
+//! On retraction  the row's pairs are retracted, and the row leaves its arrangement.
+//! Cost           time O(changed rows + pairs), memory O(rows of both sides).
+//!
+//! A delta is paired with what the other side holds at that moment, and then joins its own side. Whatever the order
+//! in which the deltas of an epoch arrive, each pair of rows meets exactly once: when the later one comes.
+//! A key with a NULL equals nothing, so such rows are dropped at the door. Without `on` columns every row pairs with
+//! every row.
+
+mod arrangement;
+mod row_log;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::buffer::NullBuffer;
+use arrow::compute::take;
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+use freshet_planner::plan::Node;
+use freshet_types::Delta;
+
+use self::arrangement::{Arrangement, Matches};
+use crate::expressions::{evaluate_predicate, salvage};
+use crate::limits;
+use crate::operators::{Operator, OperatorError, Output};
+
+pub struct Join {
+    /// Left and right.
+    sides: [Side; 2],
+    residual: Option<Arc<dyn PhysicalExpr>>,
+    schema: SchemaRef,
+}
+
+struct Side {
+    on: Vec<usize>,
+    rows: Arrangement,
+}
+
+impl Join {
+    /// # Errors
+    /// If the columns that are compared have different types, or cannot be keys.
+    pub fn new(
+        left: &Node,
+        right: &Node,
+        on: &[(usize, usize)],
+        residual: Option<Arc<dyn PhysicalExpr>>,
+        schema: SchemaRef,
+    ) -> Result<Self, OperatorError> {
+        for (left_column, right_column) in on {
+            let left_type = left.schema.field(*left_column).data_type();
+            let right_type = right.schema.field(*right_column).data_type();
+            if left_type != right_type {
+                let message = format!("cannot join {left_type} with {right_type}");
+                return Err(OperatorError::Unsupported(message));
+            }
+        }
+        let (left_on, right_on): (Vec<usize>, Vec<usize>) = on.iter().copied().unzip();
+        let side = |node: &Node, on: Vec<usize>| {
+            let rows = Arrangement::new(node.schema.clone(), &on, node.properties.append_only)?;
+            Ok::<_, OperatorError>(Side { on, rows })
+        };
+        Ok(Self { sides: [side(left, left_on)?, side(right, right_on)?], residual, schema })
+    }
+
+    /// Gives the pairs of the rows of `delta`, which came in through `port`, with the rows of the other side.
+    fn pair(&self, port: usize, delta: &Delta, keys: &[ArrayRef], out: &mut Output) -> Result<(), OperatorError> {
+        let other = &self.sides[1 - port].rows;
+        let mut matches = Matches::default();
+        other.probe(delta, keys, &mut matches, limits::BATCH_ROWS_MAX, &mut |matches| {
+            self.give(port, delta, matches, out)
+        })
+    }
+
+    fn give(&self, port: usize, delta: &Delta, matches: &Matches, out: &mut Output) -> Result<(), OperatorError> {
+        let indices = UInt32Array::from(matches.probing.clone());
+        let of_delta = delta.columns().iter().map(|column| take(column, &indices, None));
+        let of_delta = of_delta.collect::<Result<Vec<_>, _>>()?;
+        let of_other = self.sides[1 - port].rows.gather(&matches.found)?;
+        let (mut columns, right) = if port == 0 { (of_delta, of_other) } else { (of_other, of_delta) };
+        columns.extend(right);
+        let options = RecordBatchOptions::new().with_row_count(Some(matches.found.len()));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        let only_inserts = matches.weights.iter().all(|weight| *weight == 1);
+        let pairs = if only_inserts { Delta::inserts(rows) } else { Delta::new(rows, matches.weights.clone()) };
+        let Some(residual) = &self.residual else {
+            out.push(pairs);
+            return Ok(());
+        };
+        let mut keep = |part: &Delta| Ok(part.filter(&evaluate_predicate(residual, part.rows())?)?);
+        for kept in salvage(&pairs, out.errors(), &mut keep)? {
+            out.push(kept);
+        }
+        Ok(())
+    }
+}
+
+/// The rows whose keys have no NULL.
+fn without_null_keys(delta: Delta, on: &[usize]) -> Result<Delta, OperatorError> {
+    let columns = on.iter().map(|column| delta.columns()[*column].logical_nulls());
+    let nulls = columns.fold(None, |all: Option<NullBuffer>, nulls| NullBuffer::union(all.as_ref(), nulls.as_ref()));
+    Ok(match nulls {
+        Some(nulls) if nulls.null_count() > 0 => delta.filter(&BooleanArray::new(nulls.inner().clone(), None))?,
+        _ => delta,
+    })
+}
+
+impl Operator for Join {
+    fn absorb(&mut self, port: usize, delta: Delta, out: &mut Output) -> Result<(), OperatorError> {
+        let delta = without_null_keys(delta, &self.sides[port].on)?;
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<ArrayRef> = self.sides[port].on.iter().map(|column| delta.columns()[*column].clone()).collect();
+        self.pair(port, &delta, &keys, out)?;
+        self.sides[port].rows.add(&delta, &keys)
+    }
+
+    fn flush(&mut self, _out: &mut Output) -> Result<(), OperatorError> {
+        self.sides.iter_mut().try_for_each(|side| side.rows.settle(&side.on))
+    }
+}

@@ -1,0 +1,146 @@
+//! The operators: what each node of a plan does with deltas.
+//!
+//! | operator | of a plan | state | output |
+//! |---|---|---|---|
+//! | [`input`] | `Input` | deltas waiting for their turn | snapshot rows at `as_of`, then live deltas |
+//! | [`constant`] | `Constant` | none | its rows at `as_of` |
+//! | [`filter`] | `Map` | none | surviving rows, projected, at once |
+//! | [`union_all`] | `UnionAll` | none | all rows, at once |
+//! | [`distinct`] | `Distinct` | a count a row | rows that come or go |
+//! | [`aggregate`] | `Aggregate` | accumulators a group | old and new row of each changed group |
+//! | [`join`] | `Join` | the rows of both sides | new pairs, and pairs undone |
+//! | [`output`] | the root | none | none: it writes the view's collection |
+//!
+//! An operator is a synchronous state machine. It is handed the deltas of one epoch after the other: any
+//! number of [`Operator::absorb`] calls, then one [`Operator::flush`]. Between them nothing may be assumed of the
+//! order of deltas: a row may be deleted before it is inserted, as long as its count is right at the flush.
+
+pub mod aggregate;
+pub mod constant;
+pub mod distinct;
+pub mod filter;
+pub mod input;
+pub mod join;
+mod key_table;
+pub mod output;
+pub mod union_all;
+
+use arrow::error::ArrowError;
+use freshet_storage::collection::CollectionError;
+use freshet_types::Delta;
+
+use crate::{RowError, limits};
+
+/// A node of a plan at work.
+pub trait Operator {
+    /// Takes a delta of the current epoch that came in through `port`.
+    ///
+    /// # Errors
+    /// Any error fails the view.
+    fn absorb(&mut self, port: usize, delta: Delta, out: &mut Output) -> Result<(), OperatorError>;
+
+    /// The current epoch is complete: gives what is left to say about it. The next call is of a later epoch.
+    ///
+    /// # Errors
+    /// Any error fails the view.
+    fn flush(&mut self, _out: &mut Output) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    fn timing(&self) -> Timing {
+        Timing::ByEpoch
+    }
+}
+
+/// When an operator can take a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// At any time, whatever its epoch: the operator keeps no state and has nothing to flush.
+    Anytime,
+    /// Once all earlier epochs have been flushed.
+    ByEpoch,
+}
+
+/// Why a view cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// Deltas contradict each other, such as a deletion of what is not there.
+    #[error("{0}")]
+    BrokenInvariant(String),
+    /// A result does not fit its type; names the type.
+    #[error("{0} out of range")]
+    OutOfRange(&'static str),
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("internal error: {0}")]
+    Arrow(#[from] ArrowError),
+    #[error(transparent)]
+    Collection(#[from] CollectionError),
+}
+
+impl OperatorError {
+    /// The number of copies of a row does not fit an `i64`.
+    pub(crate) fn weight_overflow() -> Self {
+        Self::BrokenInvariant("the number of copies of a row is out of range".to_string())
+    }
+}
+
+/// Where an operator puts its results.
+#[derive(Debug, Default)]
+pub struct Output {
+    deltas: Vec<Delta>,
+    errors: RowErrors,
+}
+
+impl Output {
+    /// Hands on `delta`, in batches of at most [`limits::BATCH_ROWS_MAX`] rows.
+    pub fn push(&mut self, delta: Delta) {
+        if delta.len() <= limits::BATCH_ROWS_MAX {
+            if !delta.is_empty() {
+                self.deltas.push(delta);
+            }
+            return;
+        }
+        for offset in (0..delta.len()).step_by(limits::BATCH_ROWS_MAX) {
+            self.deltas.push(delta.slice(offset, limits::BATCH_ROWS_MAX.min(delta.len() - offset)));
+        }
+    }
+
+    pub fn errors(&mut self) -> &mut RowErrors {
+        &mut self.errors
+    }
+
+    pub fn take_deltas(&mut self) -> Vec<Delta> {
+        std::mem::take(&mut self.deltas)
+    }
+
+    pub fn take_errors(&mut self) -> RowErrors {
+        std::mem::take(&mut self.errors)
+    }
+}
+
+/// Rows on which an expression failed: the details of the first ones, and how many more there were.
+#[derive(Debug, Default)]
+pub struct RowErrors {
+    details: Vec<RowError>,
+    omitted: u64,
+}
+
+impl RowErrors {
+    /// Adds a failing row; `describe` is called only while there is room for details.
+    pub fn add(&mut self, describe: impl FnOnce() -> RowError) {
+        if self.details.len() < limits::ROW_ERROR_DETAILS_PER_EPOCH {
+            self.details.push(describe());
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.details.is_empty() && self.omitted == 0
+    }
+
+    pub fn into_parts(self) -> (Vec<RowError>, u64) {
+        (self.details, self.omitted)
+    }
+}

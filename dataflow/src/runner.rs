@@ -1,0 +1,258 @@
+//! Runs operators on timely: brings deltas to them in the order of epochs and their results on the way.
+//!
+//! An operator that works by epoch gets the deltas of the lowest epoch that is not closed as soon as they arrive, if no
+//! earlier epoch can have any: so the rows of a large snapshot are worked off while they come in. Deltas of
+//! later epochs wait. When the frontier has passed an epoch, the operator is flushed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use freshet_types::Delta;
+use timely::communication::Pull;
+use timely::dataflow::channels::Message;
+use timely::dataflow::channels::pushers;
+use timely::dataflow::operators::generic::InputHandleCore;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Capability, CapabilityTrait, InputCapability};
+use timely::dataflow::{Scope, Stream};
+use timely::progress::frontier::MutableAntichain;
+use timely::progress::operate::FrontierInterest;
+
+use crate::container::DeltaContainer;
+use crate::exchange::Route;
+use crate::health::{RowErrorReporter, ViewHealth};
+use crate::hub::{Hub, ImportHandle};
+use crate::limits;
+use crate::operators::input::Import;
+use crate::operators::output::Publisher;
+use crate::operators::{Operator, Output, Timing};
+
+/// Deltas between two operators.
+pub type Deltas<'scope> = Stream<'scope, u64, DeltaContainer>;
+
+type Port = InputHandleCore<u64, DeltaContainer, Box<dyn Pull<Message<u64, DeltaContainer>>>>;
+type Pusher = pushers::Output<u64, DeltaContainer>;
+
+/// The frontier past all epochs.
+const DONE: u64 = u64::MAX;
+
+/// The first epoch at which a delta may still arrive at some port.
+fn lowest(frontiers: &[MutableAntichain<u64>]) -> u64 {
+    let of_port = |frontier: &MutableAntichain<u64>| frontier.frontier().first().copied().unwrap_or(DONE);
+    frontiers.iter().map(of_port).min().unwrap_or(DONE)
+}
+
+/// Gives what an import gives.
+pub fn run_import<'scope>(
+    scope: Scope<'scope, u64>,
+    import: Import,
+    health: &ViewHealth,
+) -> (ImportHandle, Deltas<'scope>) {
+    let mut builder = OperatorBuilder::new("Input".to_string(), scope);
+    let (mut pusher, stream) = builder.new_output::<DeltaContainer>();
+    let activator = scope.activator_for(builder.operator_info().address);
+    let import = Rc::new(RefCell::new(import));
+    let handle = ImportHandle::new(import.clone(), activator.clone());
+    let health = health.clone();
+    builder.build(move |mut capabilities| {
+        let mut capability = capabilities.pop();
+        move |_frontiers| {
+            let mut import = import.borrow_mut();
+            if health.has_failed() {
+                import.close();
+                capability = None;
+            }
+            let Some(capability) = &mut capability else { return };
+            let mut rows = 0;
+            while rows < limits::IMPORT_ROWS_PER_TURN
+                && let Some(Some((epoch, delta))) = health.guard(|| import.take_next())
+            {
+                rows += delta.len();
+                send(&mut pusher, &capability.delayed(&epoch), [delta]);
+            }
+            if import.has_waiting() {
+                activator.activate();
+            }
+            let frontier = import.frontier();
+            capability.downgrade(&frontier);
+        }
+    });
+    (handle, stream)
+}
+
+/// Runs `operator` over `inputs`, whose first epoch is `as_of`.
+pub fn run_operator<'scope>(
+    scope: Scope<'scope, u64>,
+    name: &str,
+    operator: Box<dyn Operator>,
+    inputs: Vec<(Deltas<'scope>, Route)>,
+    health: &ViewHealth,
+    as_of: u64,
+) -> Deltas<'scope> {
+    let mut builder = OperatorBuilder::new(name.to_string(), scope);
+    let mut ports: Vec<Port> = inputs.into_iter().map(|(stream, route)| builder.new_input(stream, route)).collect();
+    let (pusher, stream) = builder.new_output::<DeltaContainer>();
+    let timing = operator.timing();
+    if timing == Timing::Anytime {
+        for port in 0..ports.len() {
+            builder.set_notify_for(port, FrontierInterest::Never);
+        }
+    }
+    let errors = RowErrorReporter::new(health.clone());
+    let mut run =
+        OperatorRun { operator: Some(operator), out: Output::default(), pusher, errors, health: health.clone() };
+    builder.build(move |mut capabilities| {
+        let mut epochs = BTreeMap::new();
+        if timing == Timing::ByEpoch
+            && let Some(mut first) = capabilities.pop()
+        {
+            // Held so that the first epoch is flushed even without any row: a global aggregate has one then.
+            first.downgrade(&as_of);
+            epochs.insert(as_of, OpenEpoch { capability: first, deltas: Vec::new() });
+        }
+        move |frontiers| match timing {
+            Timing::Anytime => run.pass_through(&mut ports),
+            Timing::ByEpoch => run.work_by_epoch(&mut ports, &mut epochs, lowest(frontiers)),
+        }
+    });
+    stream
+}
+
+/// The deltas of one epoch that wait for their operator, and the right to send at that epoch.
+struct OpenEpoch {
+    capability: Capability<u64>,
+    deltas: Vec<(usize, Delta)>,
+}
+
+/// An operator at work, until its view fails.
+struct OperatorRun {
+    operator: Option<Box<dyn Operator>>,
+    out: Output,
+    pusher: Pusher,
+    errors: RowErrorReporter,
+    health: ViewHealth,
+}
+
+impl OperatorRun {
+    /// Frees the operator if its view has failed, whoever was the cause.
+    fn check_health(&mut self) {
+        if self.health.has_failed() {
+            self.operator = None;
+            self.out = Output::default();
+        }
+    }
+
+    /// Hands every delta to the operator at once, whatever its epoch. A failed one only drains its inputs.
+    fn pass_through(&mut self, ports: &mut [Port]) {
+        self.check_health();
+        for (port, input) in ports.iter_mut().enumerate() {
+            input.for_each(|capability: InputCapability<u64>, container| {
+                if let Some(delta) = container.take() {
+                    self.absorb(port, delta);
+                    self.send_results(&capability, *capability.time());
+                }
+            });
+        }
+    }
+
+    fn work_by_epoch(&mut self, ports: &mut [Port], epochs: &mut BTreeMap<u64, OpenEpoch>, frontier: u64) {
+        self.check_health();
+        for (port, input) in ports.iter_mut().enumerate() {
+            input.for_each(|capability, container| {
+                let new_epoch = || OpenEpoch { capability: capability.retain(0), deltas: Vec::new() };
+                let epoch = epochs.entry(*capability.time()).or_insert_with(new_epoch);
+                epoch.deltas.extend(container.take().map(|delta| (port, delta)));
+            });
+        }
+        while let Some(mut entry) = epochs.first_entry()
+            && *entry.key() <= frontier
+            && self.operator.is_some()
+        {
+            let epoch = *entry.key();
+            for (port, delta) in std::mem::take(&mut entry.get_mut().deltas) {
+                self.absorb(port, delta);
+                self.send_results(&entry.get().capability, epoch);
+            }
+            if epoch == frontier {
+                break;
+            }
+            self.flush();
+            self.send_results(&entry.get().capability, epoch);
+            entry.remove();
+        }
+        if self.operator.is_none() {
+            epochs.clear();
+        }
+    }
+
+    fn absorb(&mut self, port: usize, delta: Delta) {
+        let (operator, out) = (&mut self.operator, &mut self.out);
+        if let Some(working) = operator
+            && self.health.guard(|| working.absorb(port, delta, out)).is_none()
+        {
+            *operator = None;
+        }
+    }
+
+    fn flush(&mut self) {
+        let (operator, out) = (&mut self.operator, &mut self.out);
+        if let Some(working) = operator
+            && self.health.guard(|| working.flush(out)).is_none()
+        {
+            *operator = None;
+        }
+    }
+
+    fn send_results(&mut self, capability: &impl CapabilityTrait<u64>, epoch: u64) {
+        if self.operator.is_none() {
+            self.out = Output::default();
+            return;
+        }
+        send(&mut self.pusher, capability, self.out.take_deltas());
+        self.errors.report(epoch, self.out.take_errors());
+    }
+}
+
+fn send(pusher: &mut Pusher, capability: &impl CapabilityTrait<u64>, deltas: impl IntoIterator<Item = Delta>) {
+    let mut session = pusher.activate();
+    for delta in deltas {
+        session.give(capability, &mut DeltaContainer::from(delta));
+    }
+}
+
+/// Writes the root of a plan to its view, and hands it to the views that read it on this worker.
+pub fn run_output(
+    scope: Scope<'_, u64>,
+    root: (Deltas<'_>, Route),
+    publisher: Publisher,
+    hub: &Rc<RefCell<Hub>>,
+    health: &ViewHealth,
+) {
+    let mut builder = OperatorBuilder::new("Output".to_string(), scope);
+    let mut port: Port = builder.new_input(root.0, root.1);
+    let (hub, health) = (hub.clone(), health.clone());
+    let mut publisher = Some(publisher);
+    builder.build(move |_capabilities| {
+        move |frontiers| {
+            let frontier = lowest(frontiers);
+            // Imports go on forever, except those of a view that fails: the end of all input completes no epoch.
+            if health.has_failed() || frontier == DONE {
+                publisher = None;
+            }
+            port.for_each(|capability, container| {
+                if let (Some(publisher), Some(delta)) = (&mut publisher, container.take()) {
+                    publisher.wait(*capability.time(), delta);
+                }
+            });
+            let Some(working) = &mut publisher else { return };
+            let view = health.view();
+            let forward = |epoch, delta: &Delta| hub.borrow().publish(view, epoch, delta);
+            match health.guard(|| working.publish(frontier, forward)) {
+                Some(Some(readable)) => hub.borrow_mut().advance_view(view, readable),
+                Some(None) => {}
+                None => publisher = None,
+            }
+        }
+    });
+}

@@ -1,0 +1,12 @@
+//! Tests of the engine and its operators, in one binary.
+
+// A test stops where something is missing.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod engine;
+mod faults;
+mod random;
+mod rows;
+mod running;
+mod scripts;

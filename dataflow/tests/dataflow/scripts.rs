@@ -1,0 +1,496 @@
+//! Operators driven by hand, with scripts: deltas in, deltas out.
+//!
+//! `+ 1 a` inserts a row, `-2 1 a` deletes it twice, `right + 1 a` does so on the second port. `flush` ends an
+//! epoch, whose whole output are the `=>` lines that follow.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator as Symbol;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{binary, col, lit};
+use freshet_dataflow::operators::aggregate::{Aggregate, OwnsGlobalGroup};
+use freshet_dataflow::operators::distinct::Distinct;
+use freshet_dataflow::operators::filter::Map;
+use freshet_dataflow::operators::join::Join;
+use freshet_dataflow::operators::union_all::UnionAll;
+use freshet_dataflow::operators::{Operator, OperatorError, Output};
+use freshet_planner::plan::{self, AggregateFunction};
+
+use crate::rows::{self, append_only, input, schema};
+
+/// Runs a script; deltas that follow each other in the script are absorbed one by one.
+fn run(operator: &mut dyn Operator, schemas: &[SchemaRef], script: &str) -> Result<Output, OperatorError> {
+    let mut out = Output::default();
+    let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    while let Some(line) = lines.next() {
+        if line != "flush" {
+            let (port, line) = line.strip_prefix("right ").map_or((0, line), |line| (1, line));
+            let mut words = line.split_whitespace();
+            let weight = match words.next().unwrap() {
+                "+" => 1,
+                "-" => -1,
+                number => number.parse().unwrap(),
+            };
+            operator.absorb(port, rows::delta(&schemas[port], &[(weight, words.collect())]), &mut out)?;
+            continue;
+        }
+        operator.flush(&mut out)?;
+        let mut expected = rows::Rows::new();
+        while let Some(line) = lines.next_if(|line| line.starts_with("=>")) {
+            let (weight, row) = line["=>".len()..].trim().split_once(' ').unwrap_or((&line[2..], ""));
+            let weight = match weight.trim() {
+                "+" => 1,
+                "-" => -1,
+                number => number.parse().unwrap(),
+            };
+            *expected.entry(row.to_string()).or_default() += weight;
+        }
+        assert_eq!(rows::of(out.take_deltas()), expected);
+    }
+    Ok(out)
+}
+
+fn aggregate(function: AggregateFunction, argument: usize, output_type: DataType) -> plan::Aggregate {
+    plan::Aggregate { function, argument: Some(argument), distinct: false, filter: None, output_type }
+}
+
+fn count_star() -> plan::Aggregate {
+    let function = AggregateFunction::Count;
+    plan::Aggregate { function, argument: None, distinct: false, filter: None, output_type: DataType::Int64 }
+}
+
+fn aggregate_operator(node: &plan::Node, keys: &[usize], aggregates: &[plan::Aggregate]) -> Aggregate {
+    let mut types: Vec<DataType> = keys.iter().map(|key| node.schema.field(*key).data_type().clone()).collect();
+    types.extend(aggregates.iter().map(|aggregate| aggregate.output_type.clone()));
+    Aggregate::new(node, keys, aggregates, schema(&types), OwnsGlobalGroup::Yes).unwrap()
+}
+
+const INT: DataType = DataType::Int64;
+const FLOAT: DataType = DataType::Float64;
+const TEXT: DataType = DataType::Utf8;
+
+#[test]
+fn aggregate_revises_only_changed_groups() {
+    let node = input(1, &schema(&[INT, INT]));
+    let aggregates = [count_star(), aggregate(AggregateFunction::Sum, 1, INT)];
+    let mut operator = aggregate_operator(&node, &[0], &aggregates);
+    run(
+        &mut operator,
+        std::slice::from_ref(&node.schema),
+        "
+        + 1 10
+        + 1 5
+        + 2 null
+        flush
+        => + 1 2 15
+        => + 2 1 null
+        + 1 -15
+        flush
+        => - 1 2 15
+        => + 1 3 0
+        + 2 7
+        - 2 7
+        flush
+        - 1 10
+        -1 1 5
+        - 2 null
+        flush
+        => - 1 3 0
+        => + 1 1 -15
+        => - 2 1 null
+        - 1 -15
+        + 3 3
+        - 3 3
+        flush
+        => - 1 1 -15
+        + 4 4
+        flush
+        => + 4 1 4
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_global_aggregate_has_a_row_over_nothing() {
+    let node = input(1, &schema(&[INT]));
+    let aggregates = [count_star(), aggregate(AggregateFunction::Max, 0, INT)];
+    let mut operator = aggregate_operator(&node, &[], &aggregates);
+    run(
+        &mut operator,
+        std::slice::from_ref(&node.schema),
+        "
+        flush
+        => + 0 null
+        flush
+        + 7
+        flush
+        => - 0 null
+        => + 1 7
+        - 7
+        flush
+        => - 1 7
+        => + 0 null
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn min_and_max_fall_back_on_the_next_value() {
+    let node = input(1, &schema(&[INT, TEXT, FLOAT]));
+    let aggregates = [
+        aggregate(AggregateFunction::Min, 1, TEXT),
+        aggregate(AggregateFunction::Max, 1, TEXT),
+        aggregate(AggregateFunction::Max, 2, FLOAT),
+    ];
+    let mut operator = aggregate_operator(&node, &[0], &aggregates);
+    run(
+        &mut operator,
+        std::slice::from_ref(&node.schema),
+        "
+        - 1 a 1
+        + 1 a 1
+        + 1 b NaN
+        +2 1 c -2.5
+        flush
+        => + 1 b c NaN
+        - 1 c -2.5
+        - 1 b NaN
+        flush
+        => - 1 b c NaN
+        => + 1 c c -2.5
+        - 1 c -2.5
+        flush
+        => - 1 c c -2.5
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn distinct_and_filtered_aggregates() {
+    let node = input(1, &schema(&[INT, TEXT, DataType::Boolean]));
+    let count_distinct =
+        plan::Aggregate { distinct: true, filter: Some(2), ..aggregate(AggregateFunction::Count, 1, INT) };
+    let aggregates = [count_distinct, plan::Aggregate { filter: Some(2), ..count_star() }];
+    let mut operator = aggregate_operator(&node, &[0], &aggregates);
+    run(
+        &mut operator,
+        std::slice::from_ref(&node.schema),
+        "
+        + 1 a true
+        + 1 a true
+        + 1 b true
+        + 1 c false
+        + 1 null true
+        + 1 d null
+        flush
+        => + 1 2 4
+        - 1 a true
+        - 1 c false
+        flush
+        => - 1 2 4
+        => + 1 2 3
+        - 1 a true
+        - 1 null true
+        flush
+        => - 1 2 3
+        => + 1 1 1
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn averages_and_spreads_survive_retraction() {
+    let node = input(1, &schema(&[FLOAT]));
+    let aggregates = [
+        aggregate(AggregateFunction::Sum, 0, FLOAT),
+        aggregate(AggregateFunction::Avg, 0, FLOAT),
+        aggregate(AggregateFunction::VarianceSample, 0, FLOAT),
+        aggregate(AggregateFunction::StddevPopulation, 0, FLOAT),
+    ];
+    let mut operator = aggregate_operator(&node, &[], &aggregates);
+    run(
+        &mut operator,
+        std::slice::from_ref(&node.schema),
+        "
+        + 1e15
+        + 2
+        + 4
+        - 1e15
+        flush
+        => + 6.0 3.0 2.0 1.0
+        + inf
+        flush
+        => - 6.0 3.0 2.0 1.0
+        => + inf inf NaN NaN
+        + -inf
+        flush
+        => - inf inf NaN NaN
+        => + NaN NaN NaN NaN
+        - inf
+        - -inf
+        - 4
+        flush
+        => - NaN NaN NaN NaN
+        => + 2.0 2.0 null 0.0
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn booleans_are_counted() {
+    let node = input(1, &schema(&[DataType::Boolean]));
+    let aggregates = [
+        aggregate(AggregateFunction::BoolAnd, 0, DataType::Boolean),
+        aggregate(AggregateFunction::BoolOr, 0, DataType::Boolean),
+    ];
+    let mut operator = aggregate_operator(&node, &[], &aggregates);
+    run(
+        &mut operator,
+        std::slice::from_ref(&node.schema),
+        "
+        + true
+        + null
+        flush
+        => + true true
+        + false
+        flush
+        => - true true
+        => + false true
+        - true
+        flush
+        => - false true
+        => + false false
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn decimals_are_summed_exactly() {
+    let node = input(1, &schema(&[DataType::Decimal128(10, 2)]));
+    let aggregates = [
+        aggregate(AggregateFunction::Sum, 0, DataType::Decimal128(20, 2)),
+        aggregate(AggregateFunction::Avg, 0, DataType::Decimal128(14, 6)),
+        aggregate(AggregateFunction::Max, 0, DataType::Decimal128(10, 2)),
+    ];
+    let mut operator = aggregate_operator(&node, &[], &aggregates);
+    run(
+        &mut operator,
+        std::slice::from_ref(&node.schema),
+        "
+        + 0.10
+        + 0.20
+        + 0.20
+        flush
+        => + 0.50 0.166666 0.20
+        -2 0.20
+        flush
+        => - 0.50 0.166666 0.20
+        => + 0.10 0.100000 0.10
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_sum_may_leave_its_range_and_come_back_within_an_epoch() {
+    let node = input(1, &schema(&[INT]));
+    let mut operator = aggregate_operator(&node, &[], &[aggregate(AggregateFunction::Sum, 0, INT)]);
+    let script = "
+        + 9223372036854775807
+        + 1
+        - 1
+        flush
+        => + 9223372036854775807
+        + 1
+        flush";
+    let error = run(&mut operator, std::slice::from_ref(&node.schema), script).unwrap_err();
+    assert_eq!(error.to_string(), "bigint out of range");
+}
+
+#[test]
+fn deleting_what_is_not_there_is_an_error() {
+    let node = input(1, &schema(&[INT]));
+    let schemas = [node.schema.clone(), node.schema.clone()];
+    let mut grouped = aggregate_operator(&node, &[0], &[count_star()]);
+    assert!(run(&mut grouped, &schemas, "- 1\nflush").is_err());
+    let mut distinct = Distinct::new(node.schema.clone()).unwrap();
+    assert!(run(&mut distinct, &schemas, "+ 1\n-2 1\nflush").is_err());
+    let mut join = Join::new(&node, &node, &[(0, 0)], None, schema(&[INT, INT])).unwrap();
+    assert!(run(&mut join, &schemas, "+ 1\n right - 1\nflush").is_err());
+}
+
+#[test]
+fn distinct_tells_when_rows_come_and_go() {
+    let schema = schema(&[INT, TEXT]);
+    let mut operator = Distinct::new(schema.clone()).unwrap();
+    run(
+        &mut operator,
+        &[schema],
+        "
+        - 1 a
+        + 1 a
+        + 1 b
+        + 1 b
+        + null b
+        flush
+        => + 1 b
+        => + null b
+        - 1 b
+        flush
+        - 1 b
+        + 1 a
+        flush
+        => - 1 b
+        => + 1 a
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_join_pairs_each_row_once() {
+    let sides = [input(1, &schema(&[INT, TEXT])), input(2, &schema(&[TEXT, INT]))];
+    let schemas = [sides[0].schema.clone(), sides[1].schema.clone()];
+    let mut operator = Join::new(&sides[0], &sides[1], &[(0, 1)], None, schema(&[INT, TEXT, TEXT, INT])).unwrap();
+    run(
+        &mut operator,
+        &schemas,
+        "
+        + 1 a
+        right + x 1
+        right + y 1
+        right + z 2
+        + 1 b
+        + null c
+        right + w null
+        flush
+        => + 1 a x 1
+        => + 1 a y 1
+        => + 1 b x 1
+        => + 1 b y 1
+        right - y 1
+        +3 2 c
+        flush
+        => - 1 a y 1
+        => - 1 b y 1
+        => +3 2 c z 2
+        - 1 a
+        - 2 c
+        right -1 z 2
+        right + z 2
+        flush
+        => - 1 a x 1
+        => - 2 c z 2
+        - 1 a
+        right + v 1
+        + 1 a
+        - 1 b
+        flush
+        => - 1 b x 1
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_deletion_may_come_before_its_row_within_an_epoch() {
+    let sides = [input(1, &schema(&[INT, TEXT])), append_only(input(2, &schema(&[INT])))];
+    let schemas = [sides[0].schema.clone(), sides[1].schema.clone()];
+    let mut operator = Join::new(&sides[0], &sides[1], &[(0, 0)], None, schema(&[INT, TEXT, INT])).unwrap();
+    run(
+        &mut operator,
+        &schemas,
+        "
+        right + 1
+        - 1 a
+        + 1 b
+        right + 1
+        + 1 a
+        flush
+        => +2 1 b 1
+        right + 1
+        flush
+        => + 1 b 1
+    ",
+    )
+    .unwrap();
+}
+
+fn less_than(left: &str, right: &str, schema: &SchemaRef) -> Arc<dyn PhysicalExpr> {
+    binary(col(left, schema).unwrap(), Symbol::Lt, col(right, schema).unwrap(), schema).unwrap()
+}
+
+#[test]
+fn a_cross_join_keeps_what_passes_the_residual() {
+    let node = input(1, &schema(&[INT]));
+    let joined = schema(&[INT, INT]);
+    let residual = less_than("c0", "c1", &joined);
+    let mut operator = Join::new(&node, &node, &[], Some(residual), joined).unwrap();
+    run(
+        &mut operator,
+        &[node.schema.clone(), node.schema.clone()],
+        "
+        + 1
+        + 5
+        right + 3
+        right + 9
+        flush
+        => + 1 3
+        => + 1 9
+        => + 5 9
+        - 1
+        flush
+        => - 1 3
+        => - 1 9
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn union_all_renames_and_keeps_all() {
+    let inputs = schema(&[INT]);
+    let mut operator = UnionAll::new(schema(&[INT]));
+    run(
+        &mut operator,
+        &[inputs.clone(), inputs],
+        "
+        + 1
+        right + 1
+        right - 2
+        flush
+        => +2 1
+        => - 2
+    ",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_map_leaves_out_failing_rows_and_reports_them() {
+    let schemas = [schema(&[INT, INT])];
+    let [input] = &schemas;
+    let quotient = binary(col("c0", input).unwrap(), Symbol::Divide, col("c1", input).unwrap(), input).unwrap();
+    let positive = binary(col("c0", input).unwrap(), Symbol::Gt, lit(ScalarValue::Int64(Some(0))), input).unwrap();
+    let mut operator = Map::new(Some(positive), vec![quotient], schema(&[INT]));
+    let script = rows::delta(
+        input,
+        &[(1, vec!["6", "2"]), (1, vec!["0", "0"]), (-2, vec!["5", "0"]), (1, vec!["null", "0"]), (3, vec!["9", "3"])],
+    );
+    let mut out = Output::default();
+    operator.absorb(0, script, &mut out).unwrap();
+    assert_eq!(rows::of(out.take_deltas()), rows::Rows::from([("3".to_string(), 4)]));
+    let (errors, omitted) = out.take_errors().into_parts();
+    assert_eq!(omitted, 0);
+    let [error] = errors.as_slice() else { panic!("one row fails, not {errors:?}") };
+    assert_eq!((error.message.as_str(), error.row.as_str()), ("division by zero", "c0=5, c1=0"));
+    assert_eq!(error.weight, -2);
+}

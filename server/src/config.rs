@@ -1,0 +1,302 @@
+//! The settings of a server: from flags, `FRESHET_*` variables, `freshet.toml`, and defaults, in this order.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+
+/// What a server is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// A folder, or the URL of an object store.
+    pub data: String,
+    /// `host:port` for Postgres clients.
+    pub listen: String,
+    /// `host:port` for HTTP.
+    pub http: String,
+    /// Dataflow worker threads.
+    pub workers: usize,
+    /// What the server may use, for collections, queues and queries together.
+    pub memory_bytes: u64,
+    pub log: String,
+    pub log_format: LogFormat,
+    /// Whether clients from other machines are let in, without a password.
+    pub trust_network: bool,
+}
+
+/// The share of the memory that ad-hoc queries may use together.
+const QUERY_MEMORY_SHARE: u64 = 4;
+
+impl Config {
+    /// What ad-hoc queries may use together.
+    pub fn query_memory_bytes(&self) -> usize {
+        usize::try_from(self.memory_bytes / QUERY_MEMORY_SHARE).unwrap_or(usize::MAX)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// One place that settings come from; `None` where it says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    pub data: Option<String>,
+    pub listen: Option<String>,
+    pub http: Option<String>,
+    pub workers: Option<usize>,
+    pub memory: Option<Memory>,
+    pub log: Option<String>,
+    pub log_format: Option<LogFormat>,
+    pub trust_network: Option<bool>,
+}
+
+/// An amount of memory, or a share of the machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    Bytes(u64),
+    Percent(u64),
+}
+
+/// What is wrong with the settings, in words for the person who wrote them.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {reason}")]
+    Unreadable { path: String, reason: String },
+    #[error("{path}: {reason}")]
+    Malformed { path: String, reason: String },
+    #[error("{path}: unknown setting \"{key}\"{}", suggestion(.near))]
+    Unknown { path: String, key: String, near: Option<&'static str> },
+    #[error("{setting}: {reason}")]
+    Invalid { setting: &'static str, reason: String },
+}
+
+fn suggestion(near: &Option<&'static str>) -> String {
+    near.map_or_else(|| format!("; there are {}", KEYS.join(", ")), |near| format!("; did you mean \"{near}\"?"))
+}
+
+const KEYS: &[&str] = &["data", "listen", "http", "workers", "memory", "log", "log_format", "trust_network"];
+const DEFAULT_FILE: &str = "freshet.toml";
+const DEFAULT_MEMORY: Memory = Memory::Percent(60);
+
+impl Config {
+    /// Puts together what the flags and variables say with the file and the defaults.
+    ///
+    /// # Errors
+    /// If the file cannot be read or says nonsense, or a setting has no sense.
+    pub fn load(given: Settings, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let settings = given.or(Settings::from_file(file)?);
+        let workers = match settings.workers {
+            Some(0) => {
+                return Err(ConfigError::Invalid { setting: "workers", reason: "must be at least 1".to_owned() });
+            }
+            Some(workers) => workers,
+            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        };
+        Ok(Self {
+            data: settings.data.unwrap_or_else(|| "./freshet-data".to_owned()),
+            listen: address("listen", settings.listen, "127.0.0.1:7432")?,
+            http: address("http", settings.http, "127.0.0.1:7480")?,
+            workers,
+            memory_bytes: settings.memory.unwrap_or(DEFAULT_MEMORY).bytes(machine_memory_bytes()),
+            log: settings.log.unwrap_or_else(|| "info".to_owned()),
+            log_format: settings.log_format.unwrap_or_default(),
+            trust_network: settings.trust_network.unwrap_or(false),
+        })
+    }
+}
+
+/// An address that can be listened on, IPv4 first: `localhost` is 127.0.0.1.
+fn address(setting: &'static str, given: Option<String>, default: &str) -> Result<String, ConfigError> {
+    let text = given.unwrap_or_else(|| default.to_owned());
+    let invalid = |reason: String| ConfigError::Invalid { setting, reason };
+    let found: Vec<SocketAddr> = match text.to_socket_addrs() {
+        Ok(found) => found.collect(),
+        Err(error) => return Err(invalid(format!("\"{text}\" is not an address like {default} ({error})"))),
+    };
+    let best = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    best.map(ToString::to_string).ok_or_else(|| invalid(format!("\"{text}\" has no address")))
+}
+
+impl Settings {
+    /// What is missing here, taken from `other`.
+    fn or(self, other: Self) -> Self {
+        Self {
+            data: self.data.or(other.data),
+            listen: self.listen.or(other.listen),
+            http: self.http.or(other.http),
+            workers: self.workers.or(other.workers),
+            memory: self.memory.or(other.memory),
+            log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
+            trust_network: self.trust_network.or(other.trust_network),
+        }
+    }
+
+    /// The file that was named, or `freshet.toml` if there is one.
+    fn from_file(named: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = named.map_or_else(|| PathBuf::from(DEFAULT_FILE), Path::to_path_buf);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::from_toml(&path.display().to_string(), &text),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => {
+                Err(ConfigError::Unreadable { path: path.display().to_string(), reason: error.to_string() })
+            }
+        }
+    }
+
+    fn from_toml(path: &str, text: &str) -> Result<Self, ConfigError> {
+        let malformed = |reason: String| ConfigError::Malformed { path: path.to_owned(), reason };
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| malformed(error.to_string()))?;
+        let mut settings = Self::default();
+        for (key, value) in &table {
+            let wrong = |expected: &str| malformed(format!("\"{key}\" must be {expected}, not a value of type {}", value.type_str()));
+            let string = || value.as_str().map(str::to_owned).ok_or_else(|| wrong("a string"));
+            match key.as_str() {
+                "data" => settings.data = Some(string()?),
+                "listen" => settings.listen = Some(string()?),
+                "http" => settings.http = Some(string()?),
+                "workers" => {
+                    let workers = value.as_integer().and_then(|workers| usize::try_from(workers).ok());
+                    settings.workers = Some(workers.ok_or_else(|| wrong("a number"))?);
+                }
+                "memory" => {
+                    let memory = string()?.parse().map_err(|reason: String| malformed(format!("\"memory\": {reason}")))?;
+                    settings.memory = Some(memory);
+                }
+                "log" => settings.log = Some(string()?),
+                "log_format" => {
+                    let format = LogFormat::from_str(&string()?, true).map_err(|_| wrong("\"text\" or \"json\""))?;
+                    settings.log_format = Some(format);
+                }
+                "trust_network" => {
+                    settings.trust_network = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?);
+                }
+                _ => {
+                    return Err(ConfigError::Unknown { path: path.to_owned(), key: key.clone(), near: nearest(key) });
+                }
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// The setting that was probably meant.
+fn nearest(key: &str) -> Option<&'static str> {
+    let scored = KEYS.iter().map(|known| (strsim::jaro_winkler(known, &key.replace('-', "_")), *known));
+    scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+impl Memory {
+    pub fn bytes(self, machine_bytes: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => machine_bytes / 100 * percent,
+        }
+    }
+}
+
+impl FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let wrong = || format!("\"{text}\" is not an amount of memory like 2GiB, 512MB or 60%");
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        if unit.trim() == "%" {
+            if !(1.0..=100.0).contains(&number) {
+                return Err(format!("\"{text}\" is not between 1% and 100%"));
+            }
+            return Ok(Self::Percent(number as u64));
+        }
+        let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "b" | "" => 1,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            "kib" | "k" => 1 << 10,
+            "mib" | "m" => 1 << 20,
+            "gib" | "g" => 1 << 30,
+            "tib" | "t" => 1 << 40,
+            _ => return Err(wrong()),
+        };
+        let bytes = number * scale as f64;
+        if bytes < MEMORY_BYTES_MIN as f64 {
+            return Err(format!("\"{text}\" is too little: at least 64MiB are needed"));
+        }
+        Ok(Self::Bytes(bytes as u64))
+    }
+}
+
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
+/// Taken where the operating system does not say.
+const MACHINE_MEMORY_BYTES_UNKNOWN: u64 = 4 << 30;
+
+/// The machine's memory, or the container's if that is less.
+fn machine_memory_bytes() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let machine = total.map_or(MACHINE_MEMORY_BYTES_UNKNOWN, |kib: u64| kib << 10);
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    container.map_or(machine, |limit| limit.min(machine))
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{bytes}B"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.toml");
+        std::fs::write(&path, "data = '/d'\nworkers = 3\nmemory = '1GiB'\nlog_format = 'json'\n").unwrap();
+        let given = Settings { workers: Some(5), ..Settings::default() };
+        let config = Config::load(given, Some(&path)).unwrap();
+        assert_eq!((config.data.as_str(), config.workers, config.memory_bytes), ("/d", 5, 1 << 30));
+        assert_eq!((config.log_format, config.listen.as_str()), (LogFormat::Json, "127.0.0.1:7432"));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_told_with_the_nearest() {
+        let error = Settings::from_toml("f.toml", "lisen = 'x'").unwrap_err();
+        assert_eq!(error.to_string(), "f.toml: unknown setting \"lisen\"; did you mean \"listen\"?");
+        assert!(Settings::from_toml("f.toml", "zzz = 1").unwrap_err().to_string().contains("there are data, listen"));
+        let error = Settings::from_toml("f.toml", "workers = 'many'").unwrap_err();
+        assert_eq!(error.to_string(), "f.toml: \"workers\" must be a number, not a value of type string");
+    }
+
+    #[test]
+    fn memory_in_all_units() {
+        assert_eq!("2GiB".parse(), Ok(Memory::Bytes(2 << 30)));
+        assert_eq!("512MB".parse(), Ok(Memory::Bytes(512_000_000)));
+        assert_eq!("1.5g".parse(), Ok(Memory::Bytes(3 << 29)));
+        assert_eq!("60%".parse::<Memory>().map(|memory| memory.bytes(1000)), Ok(600));
+        for wrong in ["", "x", "0%", "101%", "1MiB", "2 parsecs"] {
+            assert!(wrong.parse::<Memory>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_checked_early() {
+        assert_eq!(address("listen", Some("localhost:1".to_owned()), "").as_deref(), Ok("127.0.0.1:1"));
+        assert!(address("listen", Some("7432".to_owned()), "127.0.0.1:7432").is_err());
+    }
+}

@@ -1,0 +1,380 @@
+//! The coordinator: the one who says when. It gathers what has arrived, seals it as an epoch, and hands it to the
+//! engine.
+//!
+//! It is a loop with one owner for all that must happen in order: epochs, table writes, source positions, and the
+//! moments at which dataflows come and go. An epoch is sealed as soon as anything waits and the views are not too far
+//! behind, so that epochs are small when the machine keeps up and grow when it does not; when nothing happens, a
+//! heartbeat moves time on. Durability is not its business: table writes arrive here already durable.
+//!
+//! Invariant (I-3): all changes of an epoch are fed to the engine before the epoch is sealed, none after, and the
+//! source offsets recorded for the epoch are exactly those of the batches in it.
+
+mod sources;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use freshet_connectors::Offsets;
+use freshet_dataflow::{DataflowDescription, Engine};
+use freshet_planner::plan::Node;
+use freshet_storage::collection::{Collection, CollectionError, ShardWriter};
+use freshet_types::{Clock, Delta, Epoch, RelationId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+pub use self::sources::SourceInput;
+use self::sources::SourceStates;
+use crate::limits::{EPOCH_ROWS_MAX, EPOCHS_IN_FLIGHT_MAX, HEARTBEAT_INTERVAL_MS, TICK_INTERVAL_MS_MIN};
+use crate::pipeline::reader::Ingest;
+
+/// What sessions ask of the coordinator.
+pub enum Command {
+    /// Makes durable writes visible, all in one epoch; answers with that epoch.
+    Commit { writes: Vec<TableWrite>, reply: oneshot::Sender<Result<Epoch, CollectionError>> },
+    /// Takes over the writing of a table's rows.
+    AddTable { table: RelationId, writer: ShardWriter },
+    /// Takes over the writing of a source's dead letters.
+    AddSource { source: RelationId, dead_letters: ShardWriter },
+    /// Forgets a table or a source that no view reads.
+    Forget { relation: RelationId },
+    /// Starts dataflows; all begin at one epoch.
+    Install { views: Vec<InstallView>, reply: oneshot::Sender<Installed> },
+    /// A view has caught up; from now on epochs wait for it.
+    Hydrated { view: RelationId },
+    RemoveView { view: RelationId, reply: oneshot::Sender<()> },
+}
+
+/// A change of one table.
+pub struct TableWrite {
+    pub table: RelationId,
+    pub delta: Delta,
+}
+
+/// A view whose dataflow is to be started.
+pub struct InstallView {
+    pub view: RelationId,
+    pub name: String,
+    pub plan: Arc<Node>,
+    pub output: Arc<Collection>,
+    /// The sources that it reads.
+    pub sources: Vec<SourceInput>,
+}
+
+/// Where new dataflows start.
+pub struct Installed {
+    pub as_of: Epoch,
+    /// How far each source has been read at `as_of`.
+    pub offsets: HashMap<RelationId, Offsets>,
+}
+
+/// How other tasks reach the coordinator.
+#[derive(Clone)]
+pub struct CoordinatorHandle {
+    commands: mpsc::Sender<Command>,
+    sealed: watch::Receiver<Epoch>,
+}
+
+/// The coordinator is gone: the server is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is shutting down")]
+pub struct Stopped;
+
+impl CoordinatorHandle {
+    pub async fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.send(command).await.map_err(|_| Stopped)
+    }
+
+    /// Sends a command that is answered.
+    pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// The last sealed epoch.
+    pub fn sealed(&self) -> Epoch {
+        *self.sealed.borrow()
+    }
+}
+
+/// The state behind [`CoordinatorHandle`].
+pub struct Coordinator {
+    clock: Clock,
+    engine: Arc<Engine>,
+    last: Epoch,
+    sealed: watch::Sender<Epoch>,
+    /// No epoch is sealed before this moment.
+    next_tick: Instant,
+    /// Sealed epochs that some live view has not finished.
+    in_flight: VecDeque<Epoch>,
+    tables: HashMap<RelationId, ShardWriter>,
+    sources: SourceStates,
+    views: HashMap<RelationId, InstalledView>,
+    pending: Pending,
+}
+
+struct InstalledView {
+    upper: watch::Receiver<Epoch>,
+    sources: Vec<RelationId>,
+    hydrated: bool,
+}
+
+#[derive(Default)]
+struct Pending {
+    commits: Vec<(Vec<TableWrite>, oneshot::Sender<Result<Epoch, CollectionError>>)>,
+    ingests: Vec<Ingest>,
+    rows: usize,
+}
+
+/// The channels that a coordinator listens on.
+pub struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    ingests: mpsc::Receiver<Ingest>,
+    /// Views that failed.
+    failures: mpsc::UnboundedReceiver<RelationId>,
+}
+
+/// What keeps the next epoch from being sealed.
+enum Gate {
+    Open,
+    TooSoon(Instant),
+    /// These views have yet to finish this epoch.
+    Behind(Vec<watch::Receiver<Epoch>>, Epoch),
+}
+
+impl Coordinator {
+    /// A coordinator whose first epoch comes after `last`. `failures` tells of views that failed; each at most once, so
+    /// that the channel is bounded by the number of views.
+    pub fn new(
+        clock: Clock,
+        engine: Arc<Engine>,
+        last: Epoch,
+        failures: mpsc::UnboundedReceiver<RelationId>,
+        cancel: CancellationToken,
+    ) -> (Self, Inbox, CoordinatorHandle) {
+        let (commands, command_inbox) = mpsc::channel(1024);
+        let (queue, ingests) = mpsc::channel(crate::limits::INGEST_QUEUE_BATCHES_MAX);
+        let (sealed, sealed_watch) = watch::channel(last);
+        let coordinator = Self {
+            clock,
+            engine,
+            last,
+            sealed,
+            next_tick: Instant::now(),
+            in_flight: VecDeque::new(),
+            tables: HashMap::new(),
+            sources: SourceStates::new(queue, cancel),
+            views: HashMap::new(),
+            pending: Pending::default(),
+        };
+        let inbox = Inbox { commands: command_inbox, ingests, failures };
+        (coordinator, inbox, CoordinatorHandle { commands, sealed: sealed_watch })
+    }
+
+    /// Runs until cancelled or until nobody can send commands any more.
+    pub async fn run(mut self, mut inbox: Inbox) {
+        let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
+        loop {
+            let gate = self.gate();
+            let open = matches!(gate, Gate::Open);
+            tokio::select! {
+                biased;
+                command = inbox.commands.recv() => match command {
+                    Some(command) => self.handle(command),
+                    None => return,
+                },
+                Some(view) = inbox.failures.recv() => self.view_failed(view),
+                () = gate.opened(), if !open => {}
+                Some(ingest) = inbox.ingests.recv(), if open => self.pending.push(ingest),
+                _ = heartbeat.tick(), if open => self.seal(),
+            }
+            while let Ok(command) = inbox.commands.try_recv() {
+                self.handle(command);
+            }
+            if matches!(self.gate(), Gate::Open) {
+                while self.pending.rows < EPOCH_ROWS_MAX
+                    && let Ok(ingest) = inbox.ingests.try_recv()
+                {
+                    self.pending.push(ingest);
+                }
+                if !self.pending.is_empty() {
+                    self.seal();
+                    heartbeat.reset();
+                }
+            }
+        }
+    }
+
+    fn gate(&mut self) -> Gate {
+        let now = Instant::now();
+        if now < self.next_tick {
+            return Gate::TooSoon(self.next_tick);
+        }
+        let live = || self.views.values().filter(|view| view.hydrated);
+        while let Some(epoch) = self.in_flight.front()
+            && live().all(|view| *view.upper.borrow() >= *epoch)
+        {
+            self.in_flight.pop_front();
+        }
+        match self.in_flight.front() {
+            Some(epoch) if self.in_flight.len() >= EPOCHS_IN_FLIGHT_MAX => {
+                let behind = live().filter(|view| *view.upper.borrow() < *epoch);
+                Gate::Behind(behind.map(|view| view.upper.clone()).collect(), *epoch)
+            }
+            _ => Gate::Open,
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Commit { writes, reply } => {
+                self.pending.rows += writes.iter().map(|write| write.delta.len()).sum::<usize>();
+                self.pending.commits.push((writes, reply));
+            }
+            Command::AddTable { table, mut writer } => {
+                writer.advance_upper(self.last);
+                self.tables.insert(table, writer);
+            }
+            Command::AddSource { source, mut dead_letters } => {
+                dead_letters.advance_upper(self.last);
+                self.sources.add(source, dead_letters);
+            }
+            Command::Forget { relation } => {
+                self.tables.remove(&relation);
+                self.sources.forget(relation);
+            }
+            Command::Install { views, reply } => {
+                let installed = self.install(views);
+                // The session may have gone away meanwhile; the view is in the catalog all the same.
+                let _ = reply.send(installed);
+            }
+            Command::Hydrated { view } => {
+                if let Some(view) = self.views.get_mut(&view) {
+                    view.hydrated = true;
+                }
+            }
+            Command::RemoveView { view, reply } => {
+                self.remove_view(view);
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn install(&mut self, views: Vec<InstallView>) -> Installed {
+        let mut offsets = HashMap::new();
+        for install in views {
+            for source in &install.sources {
+                offsets.insert(source.id, self.sources.require(source, self.last));
+            }
+            let installed = InstalledView {
+                upper: install.output.watch_upper(),
+                sources: install.sources.iter().map(|source| source.id).collect(),
+                hydrated: false,
+            };
+            self.views.insert(install.view, installed);
+            self.engine.install(DataflowDescription {
+                view: install.view,
+                name: install.name,
+                plan: install.plan,
+                output: install.output,
+                as_of: self.last,
+            });
+        }
+        // Only now, so that views installed together read a source once.
+        self.sources.start_readers();
+        Installed { as_of: self.last, offsets }
+    }
+
+    fn remove_view(&mut self, view: RelationId) {
+        self.engine.remove(view);
+        if let Some(removed) = self.views.remove(&view) {
+            self.release_sources(&removed.sources);
+        }
+    }
+
+    /// A failed view neither holds back epochs nor needs its sources any more.
+    fn view_failed(&mut self, view: RelationId) {
+        self.remove_view(view);
+    }
+
+    fn release_sources(&mut self, sources: &[RelationId]) {
+        for source in sources {
+            if !self.views.values().any(|view| view.sources.contains(source)) {
+                self.sources.stop(*source);
+            }
+        }
+    }
+
+    /// Makes all that is pending one epoch, and moves time on even if that is nothing.
+    fn seal(&mut self) {
+        let epoch = self.last.next(self.clock.now_ms());
+        let pending = std::mem::take(&mut self.pending);
+        debug!(%epoch, rows = pending.rows, commits = pending.commits.len(), "sealing");
+        metrics::histogram!("freshet_epoch_rows").record(pending.rows as f64);
+        let mut replies = Vec::with_capacity(pending.commits.len());
+        for (writes, reply) in pending.commits {
+            let outcome = writes.into_iter().try_for_each(|write| self.write_table(epoch, write));
+            replies.push((reply, outcome));
+        }
+        for ingest in pending.ingests {
+            if let Some((source, delta)) = self.sources.accept(epoch, ingest) {
+                self.engine.feed(source, epoch, delta);
+            }
+        }
+        self.sources.seal(epoch);
+        self.engine.seal(epoch);
+        for writer in self.tables.values_mut() {
+            writer.advance_upper(epoch);
+        }
+        self.last = epoch;
+        self.sealed.send_replace(epoch);
+        self.in_flight.push_back(epoch);
+        self.next_tick = Instant::now() + Duration::from_millis(TICK_INTERVAL_MS_MIN);
+        for (reply, outcome) in replies {
+            // A session that has gone does not want to know.
+            let _ = reply.send(outcome.map(|()| epoch));
+        }
+    }
+
+    fn write_table(&mut self, epoch: Epoch, write: TableWrite) -> Result<(), CollectionError> {
+        let Some(writer) = self.tables.get_mut(&write.table) else {
+            // Dropped while the write was on its way: nobody can see it any more.
+            return Ok(());
+        };
+        if let Err(error) = writer.apply(epoch, &write.delta) {
+            error!(table = %write.table, "a write that was checked does not apply: {error}");
+            return Err(error);
+        }
+        self.engine.feed(write.table, epoch, write.delta);
+        Ok(())
+    }
+}
+
+impl Pending {
+    fn push(&mut self, ingest: Ingest) {
+        self.rows += ingest.batch.rows.num_rows();
+        self.ingests.push(ingest);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.commits.is_empty() && self.ingests.is_empty()
+    }
+}
+
+impl Gate {
+    async fn opened(self) {
+        match self {
+            Self::Open => {}
+            Self::TooSoon(instant) => tokio::time::sleep_until(instant).await,
+            Self::Behind(uppers, epoch) => {
+                for mut upper in uppers {
+                    // An error means that the view is gone, which opens the gate as well.
+                    let _ = upper.wait_for(|upper| *upper >= epoch).await;
+                }
+            }
+        }
+    }
+}

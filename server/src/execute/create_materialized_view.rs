@@ -1,0 +1,159 @@
+//! `CREATE MATERIALIZED VIEW`: from a query to a result that stays up to date.
+//!
+//! 1. Plan the query, and refuse what cannot be maintained.
+//! 2. Make the view durable in the catalog.
+//! 3. Start its dataflow at the last sealed epoch `e`, on every worker, between two epochs.
+//! 4. Hydrate: feed it what its inputs held at `e`. What comes after `e` reaches it by itself.
+//! 5. Answer once the view is complete — at once with `WITH (background = true)`.
+//!
+//! From step 2 on the view exists, whatever happens: after a crash it is hydrated anew, and if hydration fails it is
+//! there as failed, with its reason.
+
+use std::sync::Arc;
+
+use freshet_planner::Options;
+use freshet_planner::statement::CreateMaterializedView;
+use freshet_types::{RelationId, SqlError, SqlState};
+use tracing::{error, info};
+
+use crate::catalog::{CatalogState, MaterializedViewObject, Object, ObjectKind};
+use crate::coordinator::{Command, InstallView, Installed, SourceInput};
+use crate::execute::ddl::{self, Name};
+use crate::execute::drop::take_down;
+use crate::execute::select::with_names;
+use crate::execute::write::refuse_in_transaction;
+use crate::pipeline::backfill::{Backfill, columns_read};
+use crate::pipeline::view_status::ViewState;
+use crate::server::{Server, objects};
+use crate::session::{Response, Session};
+use crate::task;
+
+pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Result<Response, SqlError> {
+    refuse_in_transaction(session, "CREATE MATERIALIZED VIEW")?;
+    let done = || Response::Complete { tag: "CREATE MATERIALIZED VIEW".to_owned() };
+    let server = &session.server;
+    let background = background(&create.options)?;
+    let ddl = server.ddl.lock().await;
+    let replaced = match ddl::claim(session, &create.name, ObjectKind::MaterializedView, create.if_exists)? {
+        Name::Skip => return Ok(done()),
+        Name::Free => None,
+        Name::Replace(entry) => Some(entry),
+    };
+    let (view, _) = with_names(session, |names| objects::materialized_view(server, create, names))?;
+    let view = Arc::new(view);
+    let id = server.next_id().await?;
+    let record = ddl::record(id, &create.name, &create.sql, None);
+    if let Some(replaced) = &replaced {
+        take_down(server, replaced).await?;
+    }
+    ddl::publish(server, record, Object::MaterializedView(view.clone()), replaced.as_deref()).await?;
+    let created = Created { id, name: create.name.name.clone(), view: view.clone() };
+    hydrate(server, vec![created]).await?;
+    // Others may go on with DDL while this view hydrates.
+    drop(ddl);
+    if !background {
+        complete(&create.name.name, &view).await?;
+    }
+    Ok(done())
+}
+
+/// A view that is in the catalog and has no dataflow yet.
+pub struct Created {
+    pub id: RelationId,
+    pub name: String,
+    pub view: Arc<MaterializedViewObject>,
+}
+
+/// Starts the dataflows of `created`, all at one epoch, and their hydration, each in a task of its own.
+pub async fn hydrate(server: &Arc<Server>, created: Vec<Created>) -> Result<(), SqlError> {
+    let catalog = server.catalog.state();
+    let views = created.iter().map(|created| install(&catalog, created)).collect();
+    let Installed { as_of, offsets } = server.coordinator.ask(|reply| Command::Install { views, reply }).await?;
+    for Created { id, name, view } in created {
+        let backfill = Backfill {
+            view: id,
+            plan: Arc::new(view.plan.node.clone()),
+            catalog: catalog.clone(),
+            engine: server.engine.clone(),
+            as_of,
+            offsets: offsets.clone(),
+        };
+        let server = server.clone();
+        task::spawn(format!("hydrate {name}"), server.cancel.clone(), async move {
+            let started = std::time::Instant::now();
+            if let Err(cause) = backfill.run().await {
+                error!(view = name, "cannot hydrate: {cause}");
+                view.status.lock().state = ViewState::Failed { error: cause.to_string(), since: as_of };
+                return;
+            }
+            let mut upper = view.collection.watch_upper();
+            // The sender lives as long as the view, which this task holds.
+            let _ = upper.wait_for(|upper| *upper >= as_of).await;
+            if view.status.lock().hydrated() {
+                info!(view = name, rows = view.collection.row_count(), "hydrated in {:?}", started.elapsed());
+            }
+            // The coordinator is gone only at shutdown.
+            let _ = server.coordinator.send(Command::Hydrated { view: id }).await;
+        });
+    }
+    Ok(())
+}
+
+fn install(catalog: &CatalogState, created: &Created) -> InstallView {
+    let plan = &created.view.plan;
+    let sources = plan.node.relations().into_iter().filter_map(|id| {
+        let entry = catalog.get(id)?;
+        let Object::Source(object) = &entry.object else { return None };
+        let columns = columns_read(&plan.node, id);
+        Some(SourceInput { id, name: entry.name().to_owned(), object: object.clone(), columns })
+    });
+    InstallView {
+        view: created.id,
+        name: created.name.clone(),
+        sources: sources.collect(),
+        plan: Arc::new(plan.node.clone()),
+        output: created.view.collection.clone(),
+    }
+}
+
+/// Waits until the view is complete, or has failed to become so.
+async fn complete(name: &str, view: &MaterializedViewObject) -> Result<(), SqlError> {
+    let mut upper = view.collection.watch_upper();
+    loop {
+        if upper.borrow_and_update().millis() > 0 {
+            return Ok(());
+        }
+        if let ViewState::Failed { error, .. } = &view.status.lock().state {
+            let message = format!("materialized view \"{name}\" was created, but could not be computed");
+            return Err(SqlError::new(SqlState::ObjectNotInPrerequisiteState, message)
+                .with_detail(error.clone())
+                .with_hint(format!("DROP MATERIALIZED VIEW {name}, and create it again without the cause")));
+        }
+        // A view fails without moving its upper, so look again now and then.
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), upper.changed()).await;
+    }
+}
+
+/// The options of a view. All but `background` are for tiers that do not exist yet, and are refused rather than ignored.
+fn background(options: &Options) -> Result<bool, SqlError> {
+    let mut background = false;
+    for (name, value) in options.iter() {
+        match (name, value) {
+            ("background", "true" | "on" | "") => background = true,
+            ("background", "false" | "off") => background = false,
+            ("background", other) => {
+                let message = format!("invalid value for option \"background\": \"{other}\"");
+                return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint("use true or false"));
+            }
+            ("retain" | "hot" | "warm" | "cold" | "history" | "memory" | "on_limit" | "on_error", _) => {
+                return Err(SqlError::unsupported(format!("option \"{name}\" of a view is not supported yet")));
+            }
+            (other, _) => {
+                let message = format!("unknown option \"{other}\" of a materialized view");
+                return Err(SqlError::new(SqlState::InvalidParameterValue, message)
+                    .with_hint("the option of a materialized view is \"background\""));
+            }
+        }
+    }
+    Ok(background)
+}

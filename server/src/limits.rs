@@ -1,0 +1,36 @@
+//! The server's bounds, and what happens at each.
+
+/// Sealed epochs that a view may be behind before no further epoch is sealed. At the bound: connectors' queues fill,
+/// and connectors stop polling.
+pub const EPOCHS_IN_FLIGHT_MAX: usize = 4;
+
+/// Rows of sources that go into one epoch. At the bound: the rest waits for the next epoch.
+pub const EPOCH_ROWS_MAX: usize = 256 * 1024;
+
+/// Batches from all sources that wait for the coordinator. At the bound: readers wait.
+pub const INGEST_QUEUE_BATCHES_MAX: usize = 8;
+
+/// Milliseconds between two epochs at the least, so that epochs do not run ahead of the clock.
+pub const TICK_INTERVAL_MS_MIN: u64 = 1;
+
+/// Milliseconds between two epochs at the most, while nothing happens.
+pub const HEARTBEAT_INTERVAL_MS: u64 = 1_000;
+
+/// Dead letters kept for each source. At the bound: further ones are counted and logged, but not kept.
+pub const DEAD_LETTERS_MAX: usize = 1_000_000;
+
+/// Distinct failing rows kept for each view. At the bound: further ones are counted, but not kept.
+pub const VIEW_ERRORS_MAX: usize = 10_000;
+
+/// How long the offsets of a source are remembered by epoch, in milliseconds; as long as collections keep versions.
+pub const OFFSET_HISTORY_MS: u64 = 15_000;
+
+/// How long CREATE SOURCE waits for the outside, in seconds. At the bound: an error, and nothing is created.
+pub const CONNECT_TIMEOUT_S: u64 = 10;
+
+/// The longest wait between two attempts to read a source again, in seconds.
+pub const RETRY_INTERVAL_S_MAX: u64 = 30;
+
+
+/// Bytes of table WAL after which a restart writes the table's rows as one snapshot instead.
+pub const WAL_RECORDS_BEFORE_COMPACTION: usize = 10_000;

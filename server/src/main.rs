@@ -1,0 +1,73 @@
+//! `freshet`: reads its settings, starts the runtime, and stops in order when told to.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use freshet_server::cli::{Cli, Command};
+use freshet_server::config::Config;
+use freshet_server::{demo, logging, serve};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// As shells count it: 128 and the number of SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
+/// As `sysexits.h` has it for a configuration error.
+const EXIT_CONFIG: u8 = 78;
+
+#[expect(clippy::print_stderr, reason = "before logging starts there is nothing else")]
+fn main() -> ExitCode {
+    let (command, config) = match Cli::parse().resolve() {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            eprintln!("freshet: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if let Err(error) = logging::start(&config.log, config.log_format) {
+        eprintln!("freshet: log: {error}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    match run(command, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("freshet").build()?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let work = async {
+            match command {
+                Command::Serve => serve(config, shutdown.clone()).await,
+                Command::Demo => demo::run(config, shutdown.clone()).await,
+            }
+        };
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = interrupt.recv() => stop(&shutdown),
+                _ = terminate.recv() => stop(&shutdown),
+            }
+        }
+    })
+}
+
+/// The first signal stops in order, the second at once.
+fn stop(shutdown: &CancellationToken) {
+    if shutdown.is_cancelled() {
+        tracing::warn!("told to stop twice: stopping at once");
+        std::process::exit(EXIT_INTERRUPTED);
+    }
+    tracing::info!("stopping; once more to stop at once");
+    shutdown.cancel();
+}

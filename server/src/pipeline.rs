@@ -1,0 +1,13 @@
+//! Where connectors, the dataflow and storage are wired together.
+//!
+//! ```text
+//! reader (a task a source) ──▶ bounded queue ──▶ coordinator seals epochs ──▶ engine ──▶ collections
+//!                                                       ▲
+//! backfill (a task a new view) ── snapshots ────────────┘
+//! ```
+
+pub mod backfill;
+pub mod dead_letters;
+pub mod reader;
+pub mod source_progress;
+pub mod view_status;

@@ -1,0 +1,252 @@
+//! The running server: the parts that all sessions share, and how they come up and go down.
+
+pub mod objects;
+mod recovery;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use freshet_dataflow::{Engine, EngineConfig, Event};
+use freshet_planner::Planner;
+use freshet_storage::Store;
+use freshet_types::{Clock, Epoch, RelationId, SqlError};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::catalog::{Catalog, Object};
+use crate::config::Config;
+use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped};
+use crate::pipeline::view_status::ViewState;
+use crate::session::Session;
+use crate::session::settings::Settings;
+use crate::{http, pg, system, task};
+
+/// What all sessions share.
+pub struct Server {
+    pub config: Config,
+    pub clock: Clock,
+    pub catalog: Catalog,
+    /// Held by a statement that changes the catalog: DDL goes one at a time.
+    pub ddl: tokio::sync::Mutex<()>,
+    pub store: Store,
+    pub engine: Arc<Engine>,
+    pub coordinator: CoordinatorHandle,
+    pub planner: Planner,
+    /// How ad-hoc queries run: functions, settings, memory.
+    pub query_state: SessionState,
+    /// Triggered when the server is to stop.
+    pub cancel: CancellationToken,
+}
+
+/// Runs the server until `shutdown` is triggered.
+///
+/// # Errors
+/// If an address is taken, or the data cannot be opened or read.
+pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    serve_with(config, shutdown, |_| ()).await
+}
+
+/// [`serve`], telling `when_ready` once clients can connect.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with(
+    config: Config,
+    shutdown: CancellationToken,
+    when_ready: impl FnOnce(Arc<Server>),
+) -> anyhow::Result<()> {
+    let metrics = http::install_metrics()?;
+    let pg_listener = listen(&config.listen, "Postgres clients").await?;
+    let http_listener = listen(&config.http, "HTTP").await?;
+    let (pg_address, http_address) = (pg_listener.local_addr()?, http_listener.local_addr()?);
+
+    let ready = Arc::new(AtomicBool::new(false));
+    let http_state = http::HttpState { metrics, ready: ready.clone() };
+    let stop_http = CancellationToken::new();
+    let http_task = task::spawn("http", stop_http.clone(), {
+        let stop = stop_http.clone();
+        async move {
+            if let Err(error) = http::serve(http_listener, http_state, stop).await {
+                error!("the HTTP listener has failed: {error}");
+            }
+        }
+    });
+
+    let running = Running::start(config, shutdown.clone()).await?;
+    ready.store(true, Ordering::Release);
+    info!("freshet is ready: postgres on {pg_address}, http on {http_address}");
+    when_ready(running.server.clone());
+    let sessions = Arc::new(Sessions { server: running.server.clone() });
+    pg::serve(pg_listener, sessions, shutdown).await;
+
+    ready.store(false, Ordering::Release);
+    running.stop().await?;
+    stop_http.cancel();
+    // The task reports its own failures.
+    let _ = http_task.await;
+    info!("freshet has stopped");
+    Ok(())
+}
+
+async fn listen(address: &str, whom: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {whom}"))
+}
+
+/// A server with its coordinator, without listeners.
+pub struct Running {
+    pub server: Arc<Server>,
+    coordinator: tokio::task::JoinHandle<()>,
+    stop_coordinator: CancellationToken,
+}
+
+impl Running {
+    /// Opens the data, starts the engine, and brings all objects back.
+    pub async fn start(config: Config, cancel: CancellationToken) -> anyhow::Result<Self> {
+        let clock = Clock::System;
+        let store = Store::open(&config.data).await.with_context(|| format!("cannot open the data at {}", config.data))?;
+        let tables = recovery::load(&store, &clock).await?;
+
+        let (failed, failures) = mpsc::unbounded_channel();
+        let router = EventRouter::default();
+        let on_event = router.clone();
+        let engine_config = EngineConfig { workers: config.workers };
+        let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &failed)))
+            .map_err(|error| anyhow::anyhow!("cannot start the dataflow workers: {error}"))?;
+        let engine = Arc::new(engine);
+        let readers = cancel.child_token();
+        let (coordinator, inbox, handle) =
+            Coordinator::new(clock.clone(), engine.clone(), tables.epoch, failures, readers);
+
+        let query_state = query_state(&config)?;
+        let server = Arc::new(Server {
+            clock,
+            catalog: Catalog::default(),
+            ddl: tokio::sync::Mutex::new(()),
+            store,
+            engine,
+            coordinator: handle,
+            planner: Planner::new(query_state.clone()),
+            query_state,
+            cancel: cancel.clone(),
+            config,
+        });
+        router.connect(&server);
+        let stop_coordinator = CancellationToken::new();
+        let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
+        recovery::restore(&server, tables).await?;
+        Ok(Self { server, coordinator, stop_coordinator })
+    }
+
+    /// Ends what runs and closes the store. What was acknowledged is durable already.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.server.cancel.cancel();
+        self.stop_coordinator.cancel();
+        // The task reports its own failures.
+        let _ = self.coordinator.await;
+        self.server.store.close().await.context("cannot close the store")?;
+        match Arc::into_inner(self.server).and_then(|server| Arc::into_inner(server.engine)) {
+            Some(engine) => engine.shutdown(),
+            None => warn!("sessions are still at work; the dataflow workers end with the process"),
+        }
+        Ok(())
+    }
+}
+
+fn query_state(config: &Config) -> anyhow::Result<SessionState> {
+    let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(config.query_memory_bytes()));
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+    let session_config = freshet_planner::session_config().with_target_partitions(config.workers);
+    let builder = SessionStateBuilder::new().with_default_features().with_config(session_config).with_runtime_env(runtime);
+    Ok(system::register_functions(builder).build())
+}
+
+impl Server {
+    /// Hands out an id that no object has had before.
+    pub async fn next_id(&self) -> Result<RelationId, SqlError> {
+        const KEY: &str = "last_relation_id";
+        let corrupt = || SqlError::internal("the record of the last relation id is damaged");
+        let last = match self.store.get_meta(KEY).await.map_err(objects::store_error)? {
+            Some(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(corrupt)?,
+            None => 0_u64,
+        };
+        let next = last + 1;
+        self.store.put_meta(KEY, next.to_string().into()).await.map_err(objects::store_error)?;
+        Ok(RelationId(next))
+    }
+}
+
+impl From<Stopped> for SqlError {
+    fn from(stopped: Stopped) -> Self {
+        SqlError::new(freshet_types::SqlState::AdminShutdown, stopped.to_string())
+    }
+}
+
+/// Opens sessions for the Postgres listener.
+struct Sessions {
+    server: Arc<Server>,
+}
+
+impl pg::SessionFactory for Sessions {
+    fn open(&self, user: &str, _database: &str, parameters: &[(String, String)]) -> Result<Arc<Session>, SqlError> {
+        let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Ok(Arc::new(Session::new(self.server.clone(), user, Settings::from_startup(parameters))))
+    }
+
+    fn access(&self) -> pg::Access {
+        if self.server.config.trust_network { pg::Access::Anywhere } else { pg::Access::LoopbackOnly }
+    }
+}
+
+/// Takes what the engine tells to the view that it is about.
+#[derive(Clone, Default)]
+struct EventRouter {
+    server: Arc<std::sync::OnceLock<std::sync::Weak<Server>>>,
+}
+
+impl EventRouter {
+    /// The engine starts before the server exists; no view is installed before this.
+    fn connect(&self, server: &Arc<Server>) {
+        self.server.get_or_init(|| Arc::downgrade(server));
+    }
+
+    /// Called on worker threads.
+    fn handle(&self, event: Event, failed: &mpsc::UnboundedSender<RelationId>) {
+        let Some(server) = self.server.get().and_then(std::sync::Weak::upgrade) else { return };
+        match event {
+            Event::RowErrors { view, epoch, errors, omitted } => {
+                metrics::counter!("freshet_view_row_errors_total").increment(errors.len() as u64 + omitted);
+                with_view(&server, view, |_, status| status.record(epoch, errors, omitted));
+            }
+            Event::Failed { view, error } => {
+                let since = Epoch(server.clock.now_ms());
+                with_view(&server, view, |name, status| {
+                    error!(view = name, "a materialized view has failed: {error}");
+                    if !matches!(status.state, ViewState::Failed { .. }) {
+                        status.state = ViewState::Failed { error, since };
+                        // The coordinator is gone only at shutdown.
+                        let _ = failed.send(view);
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn with_view(
+    server: &Server,
+    view: RelationId,
+    then: impl FnOnce(&str, &mut crate::pipeline::view_status::ViewStatus),
+) {
+    if let Some(entry) = server.catalog.state().get(view)
+        && let Object::MaterializedView(object) = &entry.object
+    {
+        then(entry.name(), &mut object.status.lock());
+    }
+}

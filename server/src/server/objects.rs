@@ -1,0 +1,186 @@
+//! Makes catalog objects from what was declared: at CREATE, and again at every start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use freshet_connectors as connectors;
+use freshet_planner::declaration::{ColumnDefinition, IncludeField};
+use freshet_planner::plan::Properties;
+use freshet_planner::statement::{CreateMaterializedView, CreateTable, CreateView};
+use freshet_planner::{PlannerCatalog, SourceDeclaration};
+use freshet_storage::StorageError;
+use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, DEFAULT_HISTORY_MS};
+use freshet_types::{SqlError, SqlState};
+use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::catalog::{MaterializedViewObject, SourceObject, TableObject, ViewObject};
+use crate::pipeline::dead_letters;
+use crate::pipeline::source_progress::SourceProgress;
+use crate::pipeline::view_status::ViewStatus;
+use crate::server::Server;
+
+/// What a user is told if the store fails.
+pub fn store_error(error: StorageError) -> SqlError {
+    SqlError::new(SqlState::IoError, "cannot write to the store").with_detail(error.to_string())
+}
+
+pub fn collection_error(error: CollectionError) -> SqlError {
+    SqlError::internal(error.to_string())
+}
+
+pub fn table(server: &Server, create: &CreateTable) -> Result<TableObject, SqlError> {
+    let schema = create.definition.schema();
+    let rules = server.planner.table_rules(&create.definition)?;
+    let key = create.definition.primary_key.clone();
+    let description = CollectionDescription {
+        name: create.name.name.clone(),
+        schema: schema.clone(),
+        key,
+        append_only: false,
+        history_ms: DEFAULT_HISTORY_MS,
+    };
+    Ok(TableObject {
+        definition: create.definition.clone(),
+        rules,
+        schema,
+        collection: Collection::new(description, 1).map_err(collection_error)?,
+        write_lock: AsyncMutex::new(()),
+    })
+}
+
+pub fn view(server: &Server, create: &CreateView, names: &dyn PlannerCatalog) -> Result<ViewObject, SqlError> {
+    let (schema, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
+    Ok(ViewObject { query: create.query.clone(), columns: create.columns.clone(), schema, reads })
+}
+
+pub fn materialized_view(
+    server: &Server,
+    create: &CreateMaterializedView,
+    names: &dyn PlannerCatalog,
+) -> Result<MaterializedViewObject, SqlError> {
+    let plan = server.planner.plan_view(&create.query, &create.columns, names)?;
+    let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
+    let description = CollectionDescription {
+        name: create.name.name.clone(),
+        schema: plan.schema.clone(),
+        key: plan.node.properties.key.clone(),
+        append_only: plan.node.properties.append_only,
+        history_ms: DEFAULT_HISTORY_MS,
+    };
+    Ok(MaterializedViewObject {
+        query: create.query.clone(),
+        reads,
+        collection: Collection::new(description, server.config.workers).map_err(collection_error)?,
+        plan: Arc::new(plan),
+        status: Mutex::new(ViewStatus::default()),
+    })
+}
+
+/// A source that has been checked, but not connected to.
+pub struct OpenedSource {
+    pub declaration: SourceDeclaration,
+    pub connector: Arc<dyn connectors::Source>,
+    pub schema: SchemaRef,
+    pub properties: Properties,
+}
+
+pub fn source(server: &Server, name: &str, declaration: &SourceDeclaration) -> Result<OpenedSource, SqlError> {
+    let declaration = with_columns(name, declaration)?;
+    let includes: Vec<_> = declaration.include.iter().map(include).collect();
+    let included = includes.iter().map(|include| connectors::include_field(include.kind, &include.name));
+    let fields: Vec<Field> = declaration.columns.iter().map(ColumnDefinition::field).chain(included).collect();
+    refuse_duplicates(&fields)?;
+    let schema: SchemaRef = Arc::new(Schema::new(fields));
+    let rules = server.planner.source_rules(&declaration, &schema)?;
+    let computed: BTreeMap<usize, _> = rules.computed.iter().cloned().collect();
+    let columns = declaration.columns.iter().enumerate().map(|(index, column)| connectors::Column {
+        name: column.name.clone(),
+        data_type: column.data_type.clone(),
+        nullable: column.nullable,
+        computed: computed.get(&index).cloned(),
+    });
+    let checks = rules.checks.iter().map(|check| connectors::Check {
+        name: check.name.clone(),
+        expression: check.expression.clone(),
+    });
+    let definition = connectors::SourceDefinition {
+        name: name.to_owned(),
+        columns: columns.collect(),
+        checks: checks.collect(),
+        includes,
+        options: declaration.options.0.clone(),
+        format: declaration.encode.as_ref().map(|encode| connectors::Format {
+            format: declaration.format.clone().unwrap_or_else(|| "plain".to_owned()),
+            encode: encode.name.clone(),
+            options: encode.options.0.clone(),
+        }),
+    };
+    let watermarks = rules.watermark.iter().map(|watermark| watermark.column).collect();
+    let properties = Properties { key: None, append_only: true, watermarks };
+    let connector = connectors::open_with_clock(definition, server.clock.clone())?;
+    Ok(OpenedSource { declaration, connector, schema, properties })
+}
+
+impl OpenedSource {
+    /// The source as an object, reading from `start`.
+    pub fn starting_at(self, name: &str, start: connectors::Offsets) -> Result<SourceObject, SqlError> {
+        Ok(SourceObject {
+            declaration: self.declaration,
+            connector: self.connector,
+            schema: self.schema,
+            properties: self.properties,
+            start,
+            progress: SourceProgress::default(),
+            dead_letters: dead_letters::collection(name).map_err(collection_error)?,
+        })
+    }
+}
+
+/// The declaration with the columns that the connector knows, where the statement lists none.
+fn with_columns(name: &str, declaration: &SourceDeclaration) -> Result<SourceDeclaration, SqlError> {
+    let mut declaration = declaration.clone();
+    if !declaration.columns.is_empty() {
+        return Ok(declaration);
+    }
+    let schema = connectors::columns_without_list(&declaration.options.0)?.ok_or_else(|| {
+        let message = format!("source \"{name}\" needs a column list");
+        SqlError::new(SqlState::InvalidTableDefinition, message)
+            .with_hint("CREATE SOURCE name (column type, ...) WITH (...)")
+    })?;
+    declaration.columns = schema
+        .fields()
+        .iter()
+        .map(|field| ColumnDefinition {
+            name: field.name().clone(),
+            data_type: field.data_type().clone(),
+            nullable: field.is_nullable(),
+            default: None,
+            computed: None,
+        })
+        .collect();
+    Ok(declaration)
+}
+
+fn include(include: &freshet_planner::declaration::Include) -> connectors::Include {
+    let kind = match include.field {
+        IncludeField::Key => connectors::IncludeKind::Key,
+        IncludeField::Partition => connectors::IncludeKind::Partition,
+        IncludeField::Offset => connectors::IncludeKind::Offset,
+        IncludeField::Timestamp => connectors::IncludeKind::Timestamp,
+        IncludeField::Headers => connectors::IncludeKind::Headers,
+        IncludeField::Payload => connectors::IncludeKind::Payload,
+    };
+    connectors::Include { kind, name: include.name.clone() }
+}
+
+fn refuse_duplicates(fields: &[Field]) -> Result<(), SqlError> {
+    for (index, field) in fields.iter().enumerate() {
+        if fields[..index].iter().any(|earlier| earlier.name() == field.name()) {
+            let message = format!("column \"{}\" specified more than once", field.name());
+            return Err(SqlError::new(SqlState::DuplicateColumn, message));
+        }
+    }
+    Ok(())
+}

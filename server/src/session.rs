@@ -1,0 +1,162 @@
+//! A session: one client's conversation with the database, whatever the protocol it came by.
+
+pub mod settings;
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::scalar::ScalarValue;
+use freshet_planner::Statement;
+use freshet_types::{Epoch, SqlError};
+use futures::Stream;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::execute;
+use crate::execute::cursor::Cursor;
+use crate::server::Server;
+use crate::session::settings::Settings;
+use crate::system;
+
+/// Rows on their way to the client.
+pub type RowStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, SqlError>> + Send>>;
+
+/// What executing a statement gives.
+pub enum Response {
+    /// Rows; when the stream ends, the command tag is `tag` and, for SELECT, FETCH and RETURNING, the number of rows.
+    Rows { schema: SchemaRef, stream: RowStream, tag: String },
+    /// `COPY … TO STDOUT`: rows to be sent in COPY's text format. May never end.
+    CopyOut { schema: SchemaRef, stream: RowStream },
+    /// Done, with this command tag, as in `INSERT 0 3` or `CREATE TABLE`.
+    Complete { tag: String },
+    /// The statement was empty.
+    Empty,
+}
+
+impl Response {
+    /// Done, with the tag of the statement.
+    pub fn complete(statement: &Statement) -> Self {
+        Self::Complete { tag: statement.tag().to_owned() }
+    }
+
+    /// Rows that are all there already.
+    pub fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: &str) -> Self {
+        let stream = Box::pin(futures::stream::iter(batches.into_iter().map(Ok)));
+        Self::Rows { schema, stream, tag: tag.to_owned() }
+    }
+}
+
+/// What a statement takes and gives, before it is executed.
+#[derive(Debug, Default)]
+pub struct Description {
+    pub parameters: Vec<DataType>,
+    /// `None` if the statement gives no rows.
+    pub columns: Option<SchemaRef>,
+}
+
+/// As in the ReadyForQuery message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionStatus {
+    Idle,
+    InTransaction,
+    Failed,
+}
+
+/// One client's conversation. All methods take `&self`; a session is used by one connection task at a time.
+pub struct Session {
+    pub(crate) server: Arc<Server>,
+    state: Mutex<State>,
+}
+
+/// What a session remembers between statements.
+pub(crate) struct State {
+    pub settings: Settings,
+    /// Statements of SQL's PREPARE, with the declared types of their parameters.
+    pub prepared: HashMap<String, (Statement, Vec<DataType>)>,
+    /// Taken out while FETCH waits for rows.
+    pub cursors: HashMap<String, Cursor>,
+    /// Queries of this session see at least this epoch.
+    pub last_write: Epoch,
+    pub transaction: TransactionStatus,
+    notices: Vec<SqlError>,
+}
+
+impl Session {
+    pub fn new(server: Arc<Server>, user: &str, settings: Settings) -> Self {
+        metrics::gauge!("freshet_sessions").increment(1.0);
+        tracing::debug!(user, "session opened");
+        let state = State {
+            settings,
+            prepared: HashMap::new(),
+            cursors: HashMap::new(),
+            last_write: Epoch::ZERO,
+            transaction: TransactionStatus::Idle,
+            notices: Vec::new(),
+        };
+        Self { server, state: Mutex::new(state) }
+    }
+
+    /// Splits a text into statements and parses them.
+    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, SqlError> {
+        freshet_planner::parse(&system::rewrite_sql(sql))
+    }
+
+    /// `parameters` are the types that the client declared, `None` where it left them open.
+    pub async fn describe(
+        &self,
+        statement: &Statement,
+        parameters: &[Option<DataType>],
+    ) -> Result<Description, SqlError> {
+        execute::describe(self, statement, parameters)
+    }
+
+    pub async fn execute(&self, statement: &Statement, parameters: Vec<ScalarValue>) -> Result<Response, SqlError> {
+        let started = std::time::Instant::now();
+        let outcome = execute::execute(self, statement, parameters).await;
+        metrics::histogram!("freshet_statement_seconds", "statement" => statement.tag())
+            .record(started.elapsed().as_secs_f64());
+        if outcome.is_err() {
+            let mut state = self.state();
+            if state.transaction == TransactionStatus::InTransaction {
+                state.transaction = TransactionStatus::Failed;
+            }
+        }
+        outcome
+    }
+
+    pub fn transaction_status(&self) -> TransactionStatus {
+        self.state().transaction
+    }
+
+    /// NOTICEs since the last call (SQLSTATE 00000, severity NOTICE).
+    pub fn take_notices(&self) -> Vec<SqlError> {
+        std::mem::take(&mut self.state().notices)
+    }
+
+    /// Settings to report to the client as ParameterStatus, as they are now.
+    pub fn reported_settings(&self) -> Vec<(String, String)> {
+        self.state().settings.reported()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn notice(&self, notice: SqlError) {
+        self.state().notices.push(notice);
+    }
+
+    /// Notes that this session has written at `epoch`: its next query sees that.
+    pub(crate) fn wrote(&self, epoch: Epoch) {
+        let mut state = self.state();
+        state.last_write = state.last_write.max(epoch);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        metrics::gauge!("freshet_sessions").decrement(1.0);
+    }
+}

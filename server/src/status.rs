@@ -1,0 +1,203 @@
+//! `freshet_catalog`: how the server is doing, as relations.
+//!
+//! | relation           | one row                                                                    |
+//! |--------------------|----------------------------------------------------------------------------|
+//! | materialized_views | a materialized view and its query                                          |
+//! | view_status        | a materialized view: state, epoch, lag, rows, memory, row errors            |
+//! | view_errors        | a row on which an expression of a view failed, with the message             |
+//! | source_status      | a partition of a source: state, next offset, lag, records, errors           |
+//! | settings           | a setting of the server                                                     |
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Field, Schema};
+use datafusion::catalog::{MemTable, TableProvider};
+use freshet_connectors::StatusReport;
+
+use crate::catalog::{Entry, MaterializedViewObject, Object, PUBLIC, SourceObject};
+use crate::pipeline::view_status::ViewState;
+use crate::query::names::StatusRelations;
+use crate::server::Server;
+
+/// The schema that these relations live in.
+pub const FRESHET_CATALOG: &str = "freshet_catalog";
+
+/// The status relations of one server, filled when they are looked up.
+pub struct Status<'a> {
+    pub server: &'a Server,
+}
+
+impl StatusRelations for Status<'_> {
+    fn status_relation(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn TableProvider>> {
+        if schema != Some(FRESHET_CATALOG) {
+            return None;
+        }
+        let columns = match name {
+            "materialized_views" => self.materialized_views(),
+            "view_status" => self.view_status(),
+            "view_errors" => self.view_errors(),
+            "source_status" => self.source_status(),
+            "settings" => self.settings(),
+            _ => return None,
+        };
+        Some(relation(columns))
+    }
+}
+
+type Column = (&'static str, ArrayRef);
+
+fn relation(columns: Vec<Column>) -> Arc<dyn TableProvider> {
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let columns = columns.into_iter().map(|(_, column)| column).collect();
+    let batch = RecordBatch::try_new(schema.clone(), columns).expect("all columns have one value a row");
+    Arc::new(MemTable::try_new(schema, vec![vec![batch]]).expect("the batch is of the schema"))
+}
+
+fn text<T: AsRef<str>>(name: &'static str, values: impl IntoIterator<Item = Option<T>>) -> Column {
+    (name, Arc::new(StringArray::from_iter(values)))
+}
+
+fn number(name: &'static str, values: impl IntoIterator<Item = Option<u64>>) -> Column {
+    let values = values.into_iter().map(|value| value.and_then(|value| i64::try_from(value).ok()));
+    (name, Arc::new(Int64Array::from_iter(values)))
+}
+
+fn time(name: &'static str, values_ms: impl IntoIterator<Item = Option<u64>>) -> Column {
+    let micros = |ms: u64| i64::try_from(ms).ok().and_then(|ms| ms.checked_mul(1_000));
+    let values = values_ms.into_iter().map(|value| value.and_then(micros));
+    let column = TimestampMicrosecondArray::from_iter(values).with_timezone("UTC");
+    (name, Arc::new(column) as ArrayRef)
+}
+
+/// A partition of a source; none for a source that has not been read.
+type PartitionRow<'a> = (&'a Entry, StatusReport, Option<(i32, u64, Option<u64>)>);
+
+impl Status<'_> {
+    fn views(&self) -> Vec<(Arc<Entry>, Arc<MaterializedViewObject>)> {
+        let entries = self.server.catalog.state();
+        let view = |entry: &Arc<Entry>| match &entry.object {
+            Object::MaterializedView(view) => Some((entry.clone(), view.clone())),
+            _ => None,
+        };
+        entries.entries().filter_map(view).collect()
+    }
+
+    fn materialized_views(&self) -> Vec<Column> {
+        let views = self.views();
+        vec![
+            text("schema_name", views.iter().map(|_| Some(PUBLIC))),
+            text("name", views.iter().map(|(entry, _)| Some(entry.name()))),
+            text("definition", views.iter().map(|(_, view)| Some(view.query.sql()))),
+        ]
+    }
+
+    fn view_status(&self) -> Vec<Column> {
+        let views = self.views();
+        let sealed = self.server.coordinator.sealed();
+        let states: Vec<ViewState> = views.iter().map(|(_, view)| view.status.lock().state.clone()).collect();
+        let uppers: Vec<u64> = views.iter().map(|(_, view)| view.collection.upper().millis()).collect();
+        // Epochs are milliseconds, so their distance is a time.
+        let lag = |upper: &u64| (*upper > 0).then(|| sealed.minus_millis(*upper).millis());
+        let error = |state: &ViewState| match state {
+            ViewState::Failed { error, .. } => Some(error.clone()),
+            _ => None,
+        };
+        vec![
+            text("name", views.iter().map(|(entry, _)| Some(entry.name()))),
+            text("state", states.iter().map(|state| Some(state.name()))),
+            number("epoch", uppers.iter().map(|upper| (*upper > 0).then_some(*upper))),
+            number("lag_ms", uppers.iter().map(lag)),
+            number("rows", views.iter().map(|(_, view)| Some(view.collection.row_count() as u64))),
+            number("memory_bytes", views.iter().map(|(_, view)| Some(view.collection.memory_bytes() as u64))),
+            number("row_errors", views.iter().map(|(_, view)| Some(view.status.lock().error_count() as u64))),
+            number("row_errors_not_kept", views.iter().map(|(_, view)| Some(view.status.lock().errors_not_kept))),
+            text("error", states.iter().map(error)),
+        ]
+    }
+
+    fn view_errors(&self) -> Vec<Column> {
+        let mut rows = Vec::new();
+        for (entry, view) in self.views() {
+            let status = view.status.lock();
+            let name = entry.name().to_owned();
+            rows.extend(status.errors().map(|((error, row), failing)| {
+                (name.clone(), error.clone(), row.clone(), failing.count, failing.since.millis())
+            }));
+        }
+        vec![
+            text("view", rows.iter().map(|row| Some(&row.0))),
+            text("error", rows.iter().map(|row| Some(&row.1))),
+            text("row", rows.iter().map(|row| Some(&row.2))),
+            ("count", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.3)))),
+            time("since", rows.iter().map(|row| Some(row.4))),
+        ]
+    }
+
+    fn source_status(&self) -> Vec<Column> {
+        let state = self.server.catalog.state();
+        let sources: Vec<(Arc<Entry>, Arc<SourceObject>)> = state
+            .entries()
+            .filter_map(|entry| match &entry.object {
+                Object::Source(source) => Some((entry.clone(), source.clone())),
+                _ => None,
+            })
+            .collect();
+        let rows: Vec<PartitionRow<'_>> =
+            sources.iter().flat_map(|(entry, source)| partitions(entry, source)).collect();
+        vec![
+            text("source", rows.iter().map(|row| Some(row.0.name()))),
+            text("state", rows.iter().map(|row| Some(row.1.state.name()))),
+            number("partition", rows.iter().map(|row| row.2.and_then(|part| u64::try_from(part.0).ok()))),
+            number("next_offset", rows.iter().map(|row| row.2.map(|part| part.1))),
+            number("lag_records", rows.iter().map(|row| row.2.and_then(|part| part.2))),
+            number("records", rows.iter().map(|row| Some(row.1.records))),
+            number("bytes", rows.iter().map(|row| Some(row.1.bytes))),
+            number("dead_letters", rows.iter().map(|row| Some(row.1.dead_letters))),
+            text("last_error", rows.iter().map(|row| row.1.last_error.as_deref())),
+            time("last_error_at", rows.iter().map(|row| row.1.last_error_ms)),
+        ]
+    }
+
+    fn settings(&self) -> Vec<Column> {
+        let config = &self.server.config;
+        let settings = [
+            ("data", config.data.clone()),
+            ("listen", config.listen.clone()),
+            ("http", config.http.clone()),
+            ("workers", config.workers.to_string()),
+            ("memory_bytes", config.memory_bytes.to_string()),
+            ("log", config.log.clone()),
+            ("trust_network", config.trust_network.to_string()),
+        ];
+        vec![
+            text("name", settings.iter().map(|(name, _)| Some(*name))),
+            text("value", settings.iter().map(|(_, value)| Some(value))),
+        ]
+    }
+}
+
+fn partitions<'a>(entry: &'a Entry, source: &SourceObject) -> Vec<PartitionRow<'a>> {
+    let report = source.connector.status().map(|status| status.report()).unwrap_or_default();
+    if report.partitions.is_empty() {
+        // A source that nothing can go wrong with tells how far it is by what has been sealed.
+        let sealed = source.progress.latest().unwrap_or_default().0;
+        let mut rows: Vec<PartitionRow<'a>> = sealed
+            .iter()
+            .filter(|(partition, _)| **partition >= 0)
+            .map(|(id, next)| (entry, report.clone(), Some((*id, u64::try_from(*next).unwrap_or(0), None))))
+            .collect();
+        if rows.is_empty() {
+            rows.push((entry, report, None));
+        }
+        return rows;
+    }
+    let rows = report.partitions.iter().map(|(id, partition)| {
+        let next = u64::try_from(partition.next_offset).unwrap_or(0);
+        let lag = partition.lag().and_then(|lag| u64::try_from(lag).ok());
+        (entry, report.clone(), Some((*id, next, lag)))
+    });
+    rows.collect()
+}

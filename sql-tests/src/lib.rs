@@ -1,0 +1,22 @@
+//! Tests of Freshet as its users see it: the real binary, over the real Postgres protocol.
+//!
+//! * [`server`] starts the binary on free ports and kills it in every way a test may want;
+//! * [`client`] speaks SQL to it; [`wait`] waits for what happens by itself, with a bound and without a sleep;
+//! * [`slt`] runs the `.slt` files in all [`slt::Mode`]s, with [`oracle`] looking at every materialized view after
+//!   every statement;
+//! * [`kafka`] starts a real Apache Kafka broker;
+//! * [`psql`] runs the real psql.
+//!
+//! Nothing here links the server: what cannot be seen from outside is tested in the crate that does it.
+
+pub mod client;
+pub mod kafka;
+pub mod oracle;
+pub mod psql;
+pub mod server;
+pub mod slt;
+pub mod tiny;
+pub mod wait;
+
+pub use client::Client;
+pub use server::Server;

@@ -1,0 +1,15 @@
+//! Tests of the real server from outside, besides the `.slt` files: what takes more than one statement after another.
+//!
+//! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
+
+mod docs;
+mod generators;
+mod http;
+mod kafka;
+mod protocol;
+mod psql;
+mod recovery;
+mod serve;
+mod subscribe;
+mod wire;
+mod zoo;

@@ -1,0 +1,189 @@
+//! The rows of a shard: segments in order of insertion, addressed by position.
+//!
+//! A clone is the rows as they are now: it shares all segments, and neither side sees what the other
+//! does later. It costs two reference counts, and the first change after it copies what it touches.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::interleave;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use hashbrown::HashMap;
+
+use super::limits::SEGMENT_ROWS_MAX;
+use super::segment::{Position, Segment};
+
+/// Rows that lie one after the other: where the first is, and how many.
+pub(super) type Run = (Position, usize);
+
+#[derive(Debug, Clone)]
+pub(super) struct RowLog {
+    schema: SchemaRef,
+    /// By ascending id; ids may be missing where segments were compacted away.
+    segments: Arc<Vec<Segment>>,
+}
+
+impl RowLog {
+    pub fn new(schema: SchemaRef) -> Self {
+        Self { schema, segments: Arc::default() }
+    }
+
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.segments.iter().map(Segment::memory_bytes).sum()
+    }
+
+    /// The position after the last row.
+    pub fn end(&self) -> Position {
+        self.segments.last().map_or_else(Position::default, |last| Position::new(last.id, last.rows()))
+    }
+
+    /// Appends `rows`; says where they are now.
+    pub fn append(&mut self, rows: &RecordBatch) -> Result<Vec<Run>, ArrowError> {
+        let segments = Arc::make_mut(&mut self.segments);
+        let mut runs = Vec::with_capacity(1);
+        let mut done = 0;
+        while done < rows.num_rows() {
+            let length = (rows.num_rows() - done).min(SEGMENT_ROWS_MAX);
+            // A batch that does not fit starts a new segment: filling up the old one would split
+            // the batch, and its halves would then be copied to merge with their neighbours.
+            if segments.last().is_none_or(|open| !open.has_room_for(length)) {
+                let id = segments.last().map_or(0, |last| last.id + 1);
+                segments.push(Segment::new(id));
+            }
+            let open = segments.last_mut().expect("one was pushed if there was none");
+            runs.push((Position::new(open.id, open.rows()), length));
+            open.push(rows.slice(done, length))?;
+            done += length;
+        }
+        Ok(runs)
+    }
+
+    fn index_of(segments: &[Segment], position: Position) -> usize {
+        // Ids are dense until segments are compacted away, so the first guess is mostly right.
+        let id = position.segment();
+        let first = segments.first().map_or(0, |segment| segment.id);
+        let guess = usize::try_from(id - first).expect("a shard has fewer than 2^48 segments");
+        match segments.get(guess) {
+            Some(segment) if segment.id == id => guess,
+            _ => segments.partition_point(|segment| segment.id < id),
+        }
+    }
+
+    /// The segment of a row that is in the log.
+    fn segment(&self, position: Position) -> &Segment {
+        &self.segments[Self::index_of(&self.segments, position)]
+    }
+
+    /// Marks rows that live as dead.
+    pub fn delete(&mut self, positions: &[Position]) {
+        self.change(positions, Segment::delete);
+    }
+
+    /// Undoes [`RowLog::delete`].
+    pub fn revive(&mut self, positions: &[Position]) {
+        self.change(positions, Segment::revive);
+    }
+
+    fn change(&mut self, positions: &[Position], change: impl Fn(&mut Segment, usize)) {
+        if positions.is_empty() {
+            return;
+        }
+        let segments = Arc::make_mut(&mut self.segments);
+        for position in positions {
+            let index = Self::index_of(segments, *position);
+            change(&mut segments[index], position.offset());
+        }
+    }
+
+    /// Counts rows that were deleted as out of every reader's sight. Puts the segments that are now
+    /// more than half dead for good into `wasteful`.
+    pub fn bury(&mut self, positions: &[Position], wasteful: &mut BTreeSet<u64>) {
+        if positions.is_empty() {
+            return;
+        }
+        let segments = Arc::make_mut(&mut self.segments);
+        for position in positions {
+            let index = Self::index_of(segments, *position);
+            let segment = &mut segments[index];
+            segment.dead_for_good += 1;
+            if 2 * segment.dead_for_good > segment.rows() {
+                wasteful.insert(segment.id);
+            }
+        }
+    }
+
+    /// Puts `segment`, if any, in the place of the segments at `range`.
+    pub fn replace(&mut self, range: std::ops::Range<usize>, segment: Option<Segment>) {
+        Arc::make_mut(&mut self.segments).splice(range, segment);
+    }
+
+    /// The rows at `positions`, in that order, in columns `projection`.
+    pub fn gather(&self, positions: &[Position], projection: Option<&[usize]>) -> Result<RecordBatch, ArrowError> {
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => self.schema.clone(),
+        };
+        if positions.is_empty() {
+            return Ok(RecordBatch::new_empty(schema));
+        }
+        let (batches, places) = self.places(positions);
+        let columns = (0..schema.fields().len())
+            .map(|index| {
+                let column = projection.map_or(index, |columns| columns[index]);
+                let sources: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(column).as_ref()).collect();
+                interleave(&sources, &places)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(positions.len()));
+        RecordBatch::try_new_with_options(schema, columns, &options)
+    }
+
+    /// The distinct chunks that hold `positions`, and for each position its chunk and row there.
+    fn places(&self, positions: &[Position]) -> (Vec<&RecordBatch>, Vec<(usize, usize)>) {
+        let mut batches = Vec::new();
+        let mut known: HashMap<(u64, usize), usize> = HashMap::new();
+        let places = positions
+            .iter()
+            .map(|position| {
+                let segment = self.segment(*position);
+                let (chunk, row) = segment.locate(position.offset());
+                let batch = *known.entry((segment.id, chunk)).or_insert_with(|| {
+                    batches.push(&segment.chunks()[chunk].rows);
+                    batches.len() - 1
+                });
+                (batch, row)
+            })
+            .collect();
+        (batches, places)
+    }
+
+    /// The rows from `start` up to `end`, dead or alive, each batch with the position of its first row.
+    pub fn slices(&self, start: Position, end: Position) -> impl Iterator<Item = (Position, RecordBatch)> + '_ {
+        self.segments_between(start, end).flat_map(|(segment, from, until)| {
+            segment.slices(from, until).map(|(offset, rows)| (Position::new(segment.id, offset), rows))
+        })
+    }
+
+    /// The segments with rows before `end`, and before which offset.
+    pub fn segments_before(&self, end: Position) -> impl Iterator<Item = (&Segment, usize)> {
+        self.segments_between(Position::default(), end).map(|(segment, _, until)| (segment, until))
+    }
+
+    /// The segments with rows between two positions, and from and until which offset.
+    fn segments_between(&self, start: Position, end: Position) -> impl Iterator<Item = (&Segment, usize, usize)> {
+        let first = self.segments.partition_point(|segment| Position::new(segment.id, segment.rows()) <= start);
+        self.segments[first..].iter().take_while(move |segment| Position::new(segment.id, 0) < end).map(
+            move |segment| {
+                let from = if segment.id == start.segment() { start.offset() } else { 0 };
+                let until = if segment.id == end.segment() { end.offset() } else { segment.rows() };
+                (segment, from, until)
+            },
+        )
+    }
+}

@@ -1,0 +1,295 @@
+//! A segment: up to 64k rows in a row, as Arrow batches, with one bit a row that says whether it lives.
+//!
+//! Rows are only ever appended, so an offset names the same row for as long as the segment exists.
+//! Small batches are merged into larger chunks as they arrive, by size: a chunk is merged with the one
+//! before it when that is not much larger, so a row is copied O(log) times and offsets do not change. Batches
+//! of [`CHUNK_ROWS`] rows and more are kept as they came, without a copy.
+//!
+//! A segment is copy-on-write throughout: a clone shares everything until one side changes it.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::buffer::{BooleanBuffer, Buffer};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::error::ArrowError;
+
+use super::limits::{CHUNK_ROWS, OFFSET_BITS, SEGMENT_ROWS_MAX};
+
+/// Where a row is: its segment and its offset there. Later rows have greater positions, so all rows up to
+/// some epoch are those before a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Position(u64);
+
+impl Position {
+    pub fn new(segment: u64, offset: usize) -> Self {
+        debug_assert!(offset <= SEGMENT_ROWS_MAX);
+        // The offset one past a full segment carries into the segment number, which keeps the order.
+        Self((segment << OFFSET_BITS) + offset as u64)
+    }
+
+    pub fn segment(self) -> u64 {
+        self.0 >> OFFSET_BITS
+    }
+
+    pub fn offset(self) -> usize {
+        (self.0 & (SEGMENT_ROWS_MAX as u64 - 1)) as usize
+    }
+
+    /// The position `rows` further on in the same segment.
+    pub fn plus(self, rows: usize) -> Self {
+        Self(self.0 + rows as u64)
+    }
+
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+/// One bit a row of a segment: whether it lives.
+#[derive(Debug, Clone)]
+pub(super) struct LiveRows {
+    words: Vec<u64>,
+}
+
+impl LiveRows {
+    pub fn all() -> Self {
+        Self { words: vec![u64::MAX; SEGMENT_ROWS_MAX / 64] }
+    }
+
+    pub fn contains(&self, offset: usize) -> bool {
+        self.words[offset / 64] & (1 << (offset % 64)) != 0
+    }
+
+    pub fn set(&mut self, offset: usize, lives: bool) {
+        let bit = 1 << (offset % 64);
+        if lives {
+            self.words[offset / 64] |= bit;
+        } else {
+            self.words[offset / 64] &= !bit;
+        }
+    }
+
+    /// The bits of `length` rows from `start` on.
+    pub fn mask(&self, start: usize, length: usize) -> BooleanArray {
+        // Whole words are copied, not the bitmap: a mask of a small chunk costs little.
+        let first = start / 64;
+        let words = &self.words[first..(start + length).div_ceil(64)];
+        BooleanArray::new(BooleanBuffer::new(Buffer::from_slice_ref(words), start % 64, length), None)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Chunk {
+    /// The offset of its first row in the segment.
+    start: usize,
+    pub rows: RecordBatch,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn new(start: usize, rows: RecordBatch) -> Self {
+        let bytes = rows
+            .columns()
+            .iter()
+            // Not the size of the buffers: a slice of a large batch would count all of it, each time.
+            .map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()))
+            .sum();
+        Self { start, rows, bytes }
+    }
+
+    fn end(&self) -> usize {
+        self.start + self.rows.num_rows()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    pub id: u64,
+    rows: usize,
+    chunks: Arc<Vec<Chunk>>,
+    /// `None` while all rows live.
+    live: Option<Arc<LiveRows>>,
+    dead: usize,
+    /// The dead rows that no readable epoch can see any more.
+    pub dead_for_good: usize,
+}
+
+impl Segment {
+    pub fn new(id: u64) -> Self {
+        Self { id, rows: 0, chunks: Arc::default(), live: None, dead: 0, dead_for_good: 0 }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn has_room_for(&self, rows: usize) -> bool {
+        self.rows + rows <= SEGMENT_ROWS_MAX
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let bitmap = self.live.as_ref().map_or(0, |live| live.words.len() * 8);
+        self.chunks.iter().map(|chunk| chunk.bytes).sum::<usize>() + bitmap
+    }
+
+    /// Appends `rows`, for which there must be room.
+    pub fn push(&mut self, rows: RecordBatch) -> Result<(), ArrowError> {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let mut first_merged = chunks.len();
+        let mut merged_rows = rows.num_rows();
+        while merged_rows < CHUNK_ROWS
+            && let Some(before) = first_merged.checked_sub(1).map(|index| &chunks[index])
+            && before.rows.num_rows() < CHUNK_ROWS
+            && before.rows.num_rows() <= 2 * merged_rows
+        {
+            merged_rows += before.rows.num_rows();
+            first_merged -= 1;
+        }
+        self.rows += rows.num_rows();
+        let start = self.rows - merged_rows;
+        let merged = if first_merged == chunks.len() {
+            rows
+        } else {
+            let schema = rows.schema();
+            concat_batches(&schema, chunks[first_merged..].iter().map(|chunk| &chunk.rows).chain([&rows]))?
+        };
+        chunks.truncate(first_merged);
+        chunks.push(Chunk::new(start, merged));
+        Ok(())
+    }
+
+    pub fn is_live(&self, offset: usize) -> bool {
+        self.live.as_ref().is_none_or(|live| live.contains(offset))
+    }
+
+    pub fn delete(&mut self, offset: usize) {
+        debug_assert!(self.is_live(offset));
+        self.live_mut().set(offset, false);
+        self.dead += 1;
+    }
+
+    /// Undoes a deletion.
+    pub fn revive(&mut self, offset: usize) {
+        debug_assert!(!self.is_live(offset));
+        self.live_mut().set(offset, true);
+        self.dead -= 1;
+    }
+
+    fn live_mut(&mut self) -> &mut LiveRows {
+        Arc::make_mut(self.live.get_or_insert_with(|| Arc::new(LiveRows::all())))
+    }
+
+    /// The liveness of all rows, as a bitmap of its own.
+    pub fn live_rows(&self) -> LiveRows {
+        self.live.as_ref().map_or_else(LiveRows::all, |live| LiveRows::clone(live))
+    }
+
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// The chunk with the row at `offset`, and the row's index in it.
+    pub fn locate(&self, offset: usize) -> (usize, usize) {
+        let chunk = self.chunks.partition_point(|chunk| chunk.end() <= offset);
+        (chunk, offset - self.chunks[chunk].start)
+    }
+
+    /// The rows from `start` up to `end`, dead or alive, without a copy.
+    pub fn slices(&self, start: usize, end: usize) -> impl Iterator<Item = (usize, RecordBatch)> + '_ {
+        self.chunks.iter().filter_map(move |chunk| {
+            let from = start.max(chunk.start);
+            let until = end.min(chunk.end());
+            (from < until).then(|| (from, chunk.rows.slice(from - chunk.start, until - from)))
+        })
+    }
+
+    /// The live rows before `end`, in columns `projection`.
+    pub fn live_batches(
+        &self,
+        end: usize,
+        projection: Option<&[usize]>,
+    ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + '_ {
+        let projection = projection.map(<[usize]>::to_vec);
+        self.slices(0, end).map(move |(start, rows)| {
+            let rows = match &projection {
+                Some(columns) => rows.project(columns)?,
+                None => rows,
+            };
+            match &self.live {
+                Some(live) if self.dead > 0 => filter_record_batch(&rows, &live.mask(start, rows.num_rows())),
+                _ => Ok(rows),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    use super::*;
+
+    fn batch(values: std::ops::Range<i64>) -> RecordBatch {
+        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, false)]));
+        RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from_iter_values(values))]).unwrap()
+    }
+
+    fn values(batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>) -> Vec<i64> {
+        batches.flat_map(|b| b.unwrap().column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+    }
+
+    #[test]
+    fn small_batches_merge_into_few_chunks_and_offsets_stay() {
+        let mut segment = Segment::new(0);
+        for start in (0..249).step_by(3) {
+            segment.push(batch(start..start + 3)).unwrap();
+        }
+        assert_eq!(segment.rows(), 249);
+        assert!(segment.chunks().len() <= 11, "{} chunks", segment.chunks().len());
+        for offset in [0, 1, 124, 248] {
+            let (chunk, row) = segment.locate(offset);
+            let value = segment.chunks()[chunk].rows.column(0).as_primitive::<Int64Type>().value(row);
+            assert_eq!(value, offset as i64);
+        }
+    }
+
+    #[test]
+    fn large_batches_are_kept_without_a_copy() {
+        let rows = batch(0..240);
+        let mut segment = Segment::new(0);
+        segment.push(rows.clone()).unwrap();
+        segment.push(batch(0..10)).unwrap();
+        let kept = segment.chunks()[0].rows.column(0).to_data();
+        assert_eq!(kept.buffers()[0].as_ptr(), rows.column(0).to_data().buffers()[0].as_ptr());
+        assert_eq!(segment.chunks().len(), 2);
+    }
+
+    #[test]
+    fn deleted_rows_are_left_out_and_may_be_revived() {
+        let mut segment = Segment::new(0);
+        segment.push(batch(0..100)).unwrap();
+        segment.push(batch(100..130)).unwrap();
+        let before = segment.clone();
+        for offset in 0..128 {
+            segment.delete(offset);
+        }
+        segment.revive(101);
+        assert_eq!(values(segment.live_batches(130, None)), vec![101, 128, 129]);
+        assert_eq!(values(segment.live_batches(129, Some(&[0]))), vec![101, 128]);
+        assert_eq!(values(before.live_batches(130, None)).len(), 130);
+    }
+
+    #[test]
+    fn positions_are_ordered_over_the_end_of_a_segment() {
+        let end = Position::new(3, SEGMENT_ROWS_MAX);
+        assert!(Position::new(3, SEGMENT_ROWS_MAX - 1) < end);
+        assert!(end <= Position::new(4, 0));
+        assert_eq!((Position::new(3, 7).segment(), Position::new(3, 7).offset()), (3, 7));
+    }
+}

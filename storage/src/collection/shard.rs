@@ -1,0 +1,275 @@
+//! One shard of a collection: its rows, their recent history, and the index that finds them.
+//!
+//! It lives in a mutex that its one writer takes for a few thousand rows at a time, and readers for as long
+//! as it takes to clone it. Invariants, between calls:
+//!
+//! * the rows at any epoch from `since` on are exact (see [`super::history`]), whatever a writer has
+//!   begun for a later epoch, even if that failed half-way;
+//! * the index, if kept, holds exactly the live rows.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use freshet_types::{Epoch, Keys, RowTable};
+
+use super::history::{Deleted, History};
+use super::identity::Identity;
+use super::index::RowIndex;
+use super::rows::{RowLog, Run};
+use super::segment::Position;
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub rows: RowLog,
+    pub history: History,
+    pub index: RowIndex,
+    /// Rows before this are in the index, for a collection whose index is made by its first look-up.
+    indexed_until: Position,
+    live: usize,
+}
+
+/// The rows of a shard at one epoch, on their own.
+#[derive(Debug, Clone)]
+pub(super) struct RowsAt {
+    pub rows: RowLog,
+    /// Rows from here on came later.
+    pub end: Position,
+    pub live: usize,
+}
+
+/// What a shard knows of an epoch, taken under its lock; made into [`RowsAt`] without it.
+pub(super) struct PastRows {
+    rows: RowsAt,
+    deleted_since: Vec<Arc<Deleted>>,
+}
+
+impl Shard {
+    pub fn new(rows: RowLog) -> Self {
+        let (history, index) = (History::default(), RowIndex::default());
+        Self { rows, history, index, indexed_until: Position::default(), live: 0 }
+    }
+
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.memory_bytes() + self.index.memory_bytes() + self.history.memory_bytes()
+    }
+
+    /// Appends the rows that `epoch` inserts; says where they are. They are not in the index yet.
+    pub fn append(&mut self, epoch: Epoch, rows: &RecordBatch) -> Result<Vec<Run>, ArrowError> {
+        let runs = self.rows.append(rows)?;
+        self.live += rows.num_rows();
+        let version = self.history.open(epoch);
+        version.end = self.rows.end();
+        version.live = self.live;
+        Ok(runs)
+    }
+
+    /// Files the rows from `start` on, which have these hashes. Gives the first that has the key of another.
+    pub fn file(
+        &mut self,
+        identity: &Identity,
+        start: Position,
+        hashes: &[u64],
+    ) -> Result<Option<Position>, ArrowError> {
+        let mut suspects = Vec::new();
+        for (offset, hash) in hashes.iter().enumerate() {
+            if self.index.insert(*hash, start.plus(offset)) && identity.key().is_some() {
+                suspects.push((*hash, start.plus(offset)));
+            }
+        }
+        for (hash, position) in suspects {
+            if self.rows_with_hash(identity, hash, position)?.len() > 1 {
+                return Ok(Some(position));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The rows filed under `hash` whose key is that of the row at `position`, which is one of them.
+    fn rows_with_hash(&self, identity: &Identity, hash: u64, position: Position) -> Result<Vec<Position>, ArrowError> {
+        let filed = self.index.positions(hash);
+        let keys = identity.keys(&self.rows.gather(filed, None)?)?;
+        let own = filed.iter().position(|other| *other == position).expect("the row was filed under its hash");
+        let equal = (0..filed.len()).filter(|row| keys.equal(*row, &keys, own));
+        Ok(equal.map(|row| filed[row]).collect())
+    }
+
+    /// Deletes a live row equal to each of the rows `range` of `wanted`, whose keys have the hashes `hashes`.
+    /// If there is none for some row, deletes nothing and gives the number of that row.
+    pub fn delete(
+        &mut self,
+        epoch: Epoch,
+        identity: &Identity,
+        wanted: &Keys,
+        range: Range<usize>,
+        hashes: &[u64],
+    ) -> Result<Option<usize>, ArrowError> {
+        let mut found = Vec::with_capacity(hashes.len());
+        for (row, hash) in hashes.iter().enumerate() {
+            let Some(position) = self.index.pop(*hash) else {
+                self.put_back(&found, hashes);
+                return Ok(Some(range.start + row));
+            };
+            found.push(position);
+        }
+        if let Some(row) = self.settle_collisions(identity, wanted, range.start, hashes, &mut found)? {
+            return Ok(Some(row));
+        }
+        self.rows.delete(&found);
+        self.live -= found.len();
+        let version = self.history.open(epoch);
+        version.live = self.live;
+        let deleted = Arc::make_mut(&mut version.deleted);
+        deleted.positions.extend_from_slice(&found);
+        if identity.key().is_some() {
+            deleted.hashes.extend_from_slice(hashes);
+        }
+        Ok(None)
+    }
+
+    /// Compares the rows `found` by hash with the rows `wanted`, and replaces each that differs by one that does not.
+    ///
+    /// Equal hashes of different rows happen once in 2^64 tries, so all rows are compared in one
+    /// vectorised pass that almost always finds nothing to do.
+    fn settle_collisions(
+        &mut self,
+        identity: &Identity,
+        wanted: &Keys,
+        first_wanted: usize,
+        hashes: &[u64],
+        found: &mut [Position],
+    ) -> Result<Option<usize>, ArrowError> {
+        let stored = identity.whole_rows(&self.rows.gather(found, None)?)?;
+        let wrong: Vec<usize> =
+            (0..found.len()).filter(|row| !stored.equal(*row, wanted, first_wanted + row)).collect();
+        for row in &wrong {
+            self.index.insert(hashes[*row], found[*row]);
+        }
+        for (settled, row) in wrong.iter().enumerate() {
+            let filed = self.index.positions(hashes[*row]);
+            let stored = identity.whole_rows(&self.rows.gather(filed, None)?)?;
+            let Some(right) = (0..filed.len()).find(|i| stored.equal(*i, wanted, first_wanted + row)) else {
+                let unsettled = &wrong[settled..];
+                for (other, position) in found.iter().enumerate() {
+                    if unsettled.binary_search(&other).is_err() {
+                        self.index.insert(hashes[other], *position);
+                    }
+                }
+                return Ok(Some(first_wanted + row));
+            };
+            found[*row] = filed[right];
+            self.index.remove(hashes[*row], found[*row]);
+        }
+        Ok(None)
+    }
+
+    fn put_back(&mut self, positions: &[Position], hashes: &[u64]) {
+        for (position, hash) in positions.iter().zip(hashes) {
+            self.index.insert(*hash, *position);
+        }
+    }
+
+    /// Undoes the last deletions of `epoch`, those of the rows with these hashes.
+    pub fn undo_deletes(&mut self, epoch: Epoch, hashes: &[u64]) {
+        let version = self.history.open(epoch);
+        let deleted = Arc::make_mut(&mut version.deleted);
+        let kept = deleted.positions.len() - hashes.len();
+        let revived = deleted.positions.split_off(kept);
+        deleted.hashes.truncate(kept);
+        self.live += revived.len();
+        version.live = self.live;
+        self.rows.revive(&revived);
+        self.put_back(&revived, hashes);
+    }
+
+    /// Lets go of what only epochs before `since` need. Puts segments worth compacting into `wasteful`.
+    pub fn fold(&mut self, since: Epoch, wasteful: &mut BTreeSet<u64>) {
+        for version in self.history.fold(since) {
+            self.rows.bury(&version.deleted.positions, wasteful);
+        }
+    }
+
+    /// The rows at `epoch`, which is readable.
+    pub fn at(&self, epoch: Epoch) -> PastRows {
+        let (version, after) = self.history.at(epoch);
+        let rows = RowsAt { rows: self.rows.clone(), end: version.end, live: version.live };
+        PastRows { rows, deleted_since: after.map(|version| version.deleted.clone()).collect() }
+    }
+
+    /// The rows at `epoch` that have one of `keys`, in the order of their insertion.
+    pub fn lookup(&mut self, epoch: Epoch, identity: &Identity, keys: &Keys) -> Result<RecordBatch, ArrowError> {
+        let wanted = KeySet::new(keys);
+        let (version, after) = self.history.at(epoch);
+        let end = version.end;
+        let filed = wanted.hashes.iter().flat_map(|hash| self.index.positions(*hash)).copied();
+        // Rows deleted after `epoch` are not in the index any more. They are few: queries read recent epochs.
+        let deleted_since = after.flat_map(|version| version.deleted.positions.iter().zip(&version.deleted.hashes));
+        let departed = deleted_since.filter(|(_, hash)| wanted.has_hash(**hash)).map(|(position, _)| *position);
+        let mut candidates: Vec<Position> = filed.chain(departed).filter(|position| *position < end).collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        let rows = self.rows.gather(&candidates, None)?;
+        wanted.filter(&rows, &identity.keys(&rows)?)
+    }
+
+    /// Files all rows that are not in the index yet: the first look-up in an append-only collection makes it.
+    pub fn complete_index(&mut self, identity: &Identity) -> Result<(), ArrowError> {
+        let end = self.rows.end();
+        for (start, rows) in self.rows.slices(self.indexed_until, end) {
+            for (offset, hash) in identity.keys(&rows)?.hashes().into_iter().enumerate() {
+                self.index.insert(hash, start.plus(offset));
+            }
+        }
+        self.indexed_until = end;
+        Ok(())
+    }
+}
+
+impl PastRows {
+    /// Brings the rows back to their epoch.
+    pub fn restore(self) -> RowsAt {
+        let Self { mut rows, deleted_since } = self;
+        for deleted in deleted_since {
+            rows.rows.revive(&deleted.positions);
+        }
+        rows
+    }
+}
+
+/// Keys to look up.
+pub(super) struct KeySet<'a> {
+    keys: &'a Keys,
+    pub hashes: Vec<u64>,
+    table: RowTable,
+}
+
+impl<'a> KeySet<'a> {
+    pub fn new(keys: &'a Keys) -> Self {
+        let hashes = keys.hashes();
+        let mut table = RowTable::with_capacity(hashes.len());
+        for (row, hash) in hashes.iter().enumerate() {
+            table.insert(*hash, row);
+        }
+        Self { keys, hashes, table }
+    }
+
+    fn has_hash(&self, hash: u64) -> bool {
+        self.table.find(hash, |_| true).is_some()
+    }
+
+    /// Those of `rows`, which have the keys `row_keys`, that have one of these keys.
+    pub fn filter(&self, rows: &RecordBatch, row_keys: &Keys) -> Result<RecordBatch, ArrowError> {
+        let hashes = row_keys.hashes();
+        let mask = hashes
+            .iter()
+            .enumerate()
+            .map(|(row, hash)| Some(self.table.find(*hash, |wanted| self.keys.equal(wanted, row_keys, row)).is_some()));
+        arrow::compute::filter_record_batch(rows, &mask.collect())
+    }
+}

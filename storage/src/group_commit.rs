@@ -1,0 +1,119 @@
+//! Group commit: writes that arrive while one is on its way to the disk go there together, in one sync.
+//!
+//! Nobody is appointed to write. Every writer queues its writes and then waits for its turn; whoever gets a turn
+//! writes all that is queued, and most find their own done when their turn comes. So one writer alone pays
+//! one sync and no delay, and many share each sync.
+//!
+//! A caller that is cancelled leaves its writes in the queue: they may or may not be made, as with any commit whose
+//! answer is lost. Writes stay queued until they are known to be durable, so a turn that is cancelled half-way is simply
+//! taken again; writing the same again changes nothing.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use slatedb::{Db, WriteBatch};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::StorageError;
+
+/// Bytes written in one turn, unless a single commit is larger.
+const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    Put(Bytes, Bytes),
+    Delete(Bytes),
+}
+
+pub(crate) struct GroupCommit {
+    db: Db,
+    queue: Mutex<Queue>,
+    turn: AsyncMutex<()>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// The ticket of the first commit in the queue: all before it are durable or have failed.
+    first: u64,
+    commits: VecDeque<Commit>,
+}
+
+struct Commit {
+    writes: Vec<Write>,
+    /// Its writer was told that it failed, so it is not to be tried again.
+    failed: bool,
+}
+
+impl GroupCommit {
+    pub fn new(db: Db) -> Self {
+        Self { db, queue: Mutex::default(), turn: AsyncMutex::default() }
+    }
+
+    /// Makes all of `writes`, or none; durable once this returns. Commits are made in the order of their calls.
+    pub async fn commit(&self, writes: Vec<Write>) -> Result<(), StorageError> {
+        let ticket = {
+            let mut queue = self.queue.lock();
+            queue.commits.push_back(Commit { writes, failed: false });
+            queue.first + queue.commits.len() as u64 - 1
+        };
+        loop {
+            let _turn = self.turn.lock().await;
+            let (batch, count) = {
+                let queue = self.queue.lock();
+                if queue.first > ticket {
+                    return Ok(());
+                }
+                queue.batch()
+            };
+            let written = self.write(batch).await;
+            let mut queue = self.queue.lock();
+            if let Err(error) = written {
+                let index = usize::try_from(ticket - queue.first).expect("a queue fits into memory");
+                queue.commits[index] = Commit { writes: Vec::new(), failed: true };
+                return Err(error);
+            }
+            queue.commits.drain(..count);
+            queue.first += count as u64;
+        }
+    }
+
+    async fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.db.write(batch).await?;
+        Ok(self.db.flush().await?)
+    }
+}
+
+impl Queue {
+    /// The writes of the first commits as one, and how many commits they are.
+    fn batch(&self) -> (WriteBatch, usize) {
+        let mut batch = WriteBatch::new();
+        let (mut count, mut bytes) = (0, 0);
+        for commit in &self.commits {
+            bytes += commit.writes.iter().map(Write::bytes).sum::<usize>();
+            if count > 0 && bytes > TURN_BYTES_MAX {
+                break;
+            }
+            count += 1;
+            for write in commit.writes.iter().filter(|_| !commit.failed) {
+                match write {
+                    Write::Put(key, value) => batch.put_bytes(key.clone(), value.clone()),
+                    Write::Delete(key) => batch.delete(key),
+                }
+            }
+        }
+        (batch, count)
+    }
+}
+
+impl Write {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Put(key, value) => key.len() + value.len(),
+            Self::Delete(key) => key.len(),
+        }
+    }
+}

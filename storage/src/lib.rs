@@ -1,0 +1,24 @@
+//! What rests: collections of rows, and the durable records that bring them back.
+//!
+//! * A [`Collection`](collection::Collection) is a multiset of rows that is read at an epoch while it is
+//!   written. Tables, results of views and operator state are collections. One [`ShardWriter`](collection::ShardWriter)
+//!   a dataflow worker writes it; a [`Snapshot`](collection::Snapshot) is all of it at one epoch.
+//! * A [`SnapshotTable`](scan::SnapshotTable) lets DataFusion query a snapshot.
+//! * The [`Store`] is the durable part: the catalog's records, a few named values, and the write-ahead log of
+//!   each table. What it has acknowledged survives a power cut.
+//!
+//! Collections live in memory: they are filled again from the logs and the sources after a restart.
+//!
+//! This crate does not know SQL, sessions, sources, or timely; it does not know what a catalog record says, which
+//! views there are, or when an epoch is complete. Its callers tell it.
+
+pub mod catalog_store;
+pub mod collection;
+mod group_commit;
+pub mod scan;
+pub mod store;
+pub mod table_wal;
+mod wal_record;
+
+pub use catalog_store::CatalogChange;
+pub use store::{StorageError, Store};

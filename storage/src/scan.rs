@@ -1,0 +1,304 @@
+//! Snapshots as DataFusion tables.
+//!
+//! A scan reads only the columns asked for, batch by batch as they are consumed, so a LIMIT reads little. Conditions
+//! that give every key column a value turn the scan into a look-up through the key index. The
+//! number of rows is exact, so `count(*)` reads nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, ScalarValue, Statistics, exec_err, project_schema};
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, StatisticsArgs,
+};
+use futures::StreamExt;
+
+use crate::collection::Snapshot;
+
+/// A snapshot of a collection as a table.
+#[derive(Debug, Clone)]
+pub struct SnapshotTable {
+    snapshot: Snapshot,
+}
+
+impl SnapshotTable {
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot }
+    }
+
+    /// The index of the key column and the value that a condition `column = value` gives it.
+    fn key_equality<'a>(&self, filter: &'a Expr) -> Option<(usize, &'a ScalarValue)> {
+        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else {
+            return None;
+        };
+        let (column, value) = match (&**left, &**right) {
+            (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
+                (column, value)
+            }
+            _ => return None,
+        };
+        let index = self.snapshot.schema().index_of(&column.name).ok()?;
+        let place = self.snapshot.key()?.iter().position(|key| *key == index)?;
+        (!value.is_null()).then_some((place, value))
+    }
+
+    /// One value for each key column, if the filters give them.
+    fn key_values(&self, filters: &[Expr]) -> Option<Vec<ArrayRef>> {
+        let key = self.snapshot.key()?;
+        let mut values: Vec<Option<ArrayRef>> = vec![None; key.len()];
+        for (place, value) in filters.iter().filter_map(|filter| self.key_equality(filter)) {
+            let data_type = self.snapshot.schema().field(key[place]).data_type();
+            values[place] = array_of(value, data_type);
+        }
+        values.into_iter().collect()
+    }
+}
+
+/// The value as a column of type `data_type`, if that does not change it.
+fn array_of(value: &ScalarValue, data_type: &DataType) -> Option<ArrayRef> {
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    if value.data_type() == *data_type {
+        value.to_array().ok()
+    } else if is_text(&value.data_type()) && is_text(data_type) {
+        value.cast_to(data_type).ok()?.to_array().ok()
+    } else {
+        None
+    }
+}
+
+#[async_trait]
+impl TableProvider for SnapshotTable {
+    fn schema(&self) -> SchemaRef {
+        self.snapshot.schema().clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let keys = self.key_values(filters);
+        Ok(Arc::new(SnapshotExec::try_new(self.snapshot.clone(), projection.cloned(), keys, limit)?))
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // A look-up may be given up for a scan, so the filter stays above it in any case.
+        let support = |filter: &&Expr| match self.key_equality(filter) {
+            Some(_) => TableProviderFilterPushDown::Inexact,
+            None => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        Some(Statistics::new_unknown(self.snapshot.schema()).with_num_rows(Precision::Exact(self.snapshot.row_count())))
+    }
+}
+
+/// Reads a snapshot, all of it or by key.
+#[derive(Debug)]
+struct SnapshotExec {
+    snapshot: Snapshot,
+    projection: Option<Vec<usize>>,
+    keys: Option<Vec<ArrayRef>>,
+    limit: Option<usize>,
+    properties: Arc<PlanProperties>,
+}
+
+impl SnapshotExec {
+    fn try_new(
+        snapshot: Snapshot,
+        projection: Option<Vec<usize>>,
+        keys: Option<Vec<ArrayRef>>,
+        limit: Option<usize>,
+    ) -> Result<Self> {
+        let schema = project_schema(snapshot.schema(), projection.as_ref())?;
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        ));
+        Ok(Self { snapshot, projection, keys, limit, properties })
+    }
+
+    fn lookup(&self, keys: &[ArrayRef]) -> Result<RecordBatch> {
+        let found = self.snapshot.lookup(keys).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        match &self.projection {
+            Some(columns) => Ok(found.project(columns)?),
+            None => Ok(found),
+        }
+    }
+}
+
+impl DisplayAs for SnapshotExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.keys.is_some() { "lookup by key" } else { "scan" };
+        write!(f, "SnapshotExec: {} of {}", how, self.snapshot.name())?;
+        self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
+    }
+}
+
+impl ExecutionPlan for SnapshotExec {
+    fn name(&self) -> &str {
+        "SnapshotExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    // Required until DataFusion drops it for `replace_children`.
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if partition != 0 {
+            return exec_err!("a snapshot has one partition, not {partition}");
+        }
+        let schema = self.schema();
+        if let Some(keys) = &self.keys {
+            let found = self.lookup(keys)?;
+            return Ok(Box::pin(MemoryStream::try_new(vec![found], schema, None)?));
+        }
+        let batches = self.snapshot.scan(self.projection.as_deref());
+        let mut missing = self.limit.unwrap_or(usize::MAX);
+        let batches = futures::stream::iter(batches).map(move |batch| {
+            let rows = batch?;
+            let rows = rows.slice(0, rows.num_rows().min(missing));
+            missing -= rows.num_rows();
+            Ok(rows)
+        });
+        let is_wanted =
+            |batch: &Result<RecordBatch>| std::future::ready(batch.as_ref().map_or(true, |rows| rows.num_rows() > 0));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.take_while(is_wanted))))
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let rows = match &self.keys {
+            // A key has at most one row.
+            Some(_) => Precision::Inexact(1),
+            None => Precision::Exact(self.snapshot.row_count().min(limit)),
+        };
+        Ok(Arc::new(Statistics::new_unknown(&self.schema()).with_num_rows(rows)))
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.limit
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        let Self { snapshot, projection, keys, properties, .. } = self;
+        let (snapshot, projection, keys, properties) =
+            (snapshot.clone(), projection.clone(), keys.clone(), properties.clone());
+        Some(Arc::new(Self { snapshot, projection, keys, limit, properties }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{Field, Schema};
+    use arrow::util::pretty::pretty_format_batches;
+    use datafusion::prelude::SessionContext;
+    use freshet_types::{Delta, Epoch};
+
+    use super::*;
+    use crate::collection::{Collection, CollectionDescription};
+
+    fn context() -> SessionContext {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("n", DataType::Int64, true),
+            Field::new("k", DataType::Utf8, false),
+            Field::new("region", DataType::Int64, false),
+        ]));
+        let collection = Collection::new(CollectionDescription::new("t", schema.clone(), Some(vec![2, 1])), 1).unwrap();
+        let mut writer = collection.writer(0);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter((0..1_000).map(|n| (n % 10 > 0).then_some(n)))),
+            Arc::new(StringArray::from_iter_values((0..1_000).map(|n| format!("key {}", n / 2)))),
+            Arc::new(Int64Array::from_iter_values((0..1_000).map(|n| n % 2))),
+        ];
+        let rows = RecordBatch::try_new(schema, columns).unwrap();
+        writer.apply(Epoch(1), &Delta::inserts(rows.clone())).unwrap();
+        writer.apply(Epoch(2), &Delta::deletes(rows.slice(10, 500))).unwrap();
+        writer.advance_upper(Epoch(2));
+        let context = SessionContext::new();
+        let table = SnapshotTable::new(collection.snapshot(Epoch(2)).unwrap());
+        context.register_table("t", Arc::new(table)).unwrap();
+        context
+    }
+
+    async fn query(sql: &str) -> String {
+        let batches = context().sql(sql).await.unwrap().collect().await.unwrap();
+        let rows = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let text = pretty_format_batches(&batches).unwrap().to_string();
+        let lines = text.lines().filter(|line| line.starts_with('|')).skip(1).map(|line| line.replace(' ', ""));
+        format!("{rows}:{}", lines.collect::<Vec<_>>().join(""))
+    }
+
+    #[tokio::test]
+    async fn queries_read_live_rows() {
+        assert_eq!(query("SELECT count(*) FROM t").await, "1:|500|");
+        assert_eq!(query("SELECT count(n), sum(region) FROM t").await, "1:|450|250|");
+        assert_eq!(query("SELECT region, n FROM t WHERE n BETWEEN 8 AND 511").await, "3:|0|8||1|9||1|511|");
+        assert_eq!(query("SELECT count(*) FROM (SELECT 1 FROM t LIMIT 7)").await, "1:|7|");
+        assert!(query("SELECT n FROM t LIMIT 20").await.starts_with("20:"));
+    }
+
+    #[tokio::test]
+    async fn conditions_on_all_key_columns_are_looked_up() {
+        for (condition, looked_up, expected) in [
+            ("k = 'key 300' AND region = 1", true, "1:|601|"),
+            ("1 = region AND k = 'key 300' AND n < 600", true, "0:"),
+            ("k = 'key 20' AND region = 1", true, "0:"),
+            ("k = 'key 300'", false, "2:|NULL||601|"),
+            ("k = 'key 300' AND region > 0", false, "1:|601|"),
+        ] {
+            let sql = format!("SELECT n FROM t WHERE {condition}");
+            let plan = query(&format!("EXPLAIN {sql}")).await;
+            assert_eq!(plan.contains("lookupbykey"), looked_up, "{plan}");
+            assert_eq!(query(&sql).await.replace("||||", "||NULL||").replace(":|||", ":|NULL||"), expected, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The write-ahead log of each table: its changes, in the order in which they were acknowledged.
+//!
+//! A change is durable before it is acknowledged. Replaying the log of a table, oldest first, gives the table. So that
+//! a log does not grow for ever, [`Store::compact_table`] replaces its first part by what that comes to.
+
+use std::sync::atomic::Ordering;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use freshet_types::{Delta, Epoch, RelationId};
+use futures::Stream;
+
+use crate::group_commit::Write;
+use crate::{StorageError, Store, wal_record};
+
+const PREFIX: &[u8] = b"wal/";
+/// The place of the record that stands for all that was compacted; changes have greater ones.
+const COMPACTED_SEQUENCE: u64 = 0;
+
+/// What all keys of a table's log begin with.
+pub(crate) fn prefix(table: RelationId) -> Vec<u8> {
+    [PREFIX, &table.0.to_be_bytes()].concat()
+}
+
+fn key(table: RelationId, sequence: u64) -> Bytes {
+    [&prefix(table)[..], &sequence.to_be_bytes()].concat().into()
+}
+
+/// How a record is called in errors: `wal/r7/1099511627776`.
+fn name(table: RelationId, key: &[u8]) -> String {
+    let sequence = key.get(PREFIX.len() + 8..).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+    format!("wal/{table}/{}", sequence.map_or_else(|| "?".to_owned(), |sequence| sequence.to_string()))
+}
+
+impl Store {
+    /// Adds a change to the log of a table; durable once this returns. Changes are logged in the order of the
+    /// calls, and concurrent ones share a sync of the disk.
+    pub async fn append(&self, table: RelationId, epoch: Epoch, delta: &Delta) -> Result<(), StorageError> {
+        let write = self.log_write(table, epoch, delta)?;
+        self.commits.commit(vec![write]).await
+    }
+
+    /// Adds changes to the logs of several tables: all, or none.
+    pub async fn append_many(&self, changes: Vec<(RelationId, Epoch, Delta)>) -> Result<(), StorageError> {
+        let writes = changes.iter().map(|(table, epoch, delta)| self.log_write(*table, *epoch, delta));
+        let writes = writes.collect::<Result<_, _>>()?;
+        self.commits.commit(writes).await
+    }
+
+    fn log_write(&self, table: RelationId, epoch: Epoch, delta: &Delta) -> Result<Write, StorageError> {
+        let record = wal_record::encode(epoch, delta)?;
+        let sequence = self.next_sequence.fetch_add(1, Ordering::SeqCst);
+        Ok(Write::Put(key(table, sequence), record.into()))
+    }
+
+    /// The log of a table, oldest change first.
+    pub async fn replay(
+        &self,
+        table: RelationId,
+    ) -> Result<impl Stream<Item = Result<(Epoch, Delta), StorageError>> + Send + use<>, StorageError> {
+        let log = self.db.scan_prefix(prefix(table), ..).await?;
+        Ok(futures::stream::try_unfold(log, move |mut log| async move {
+            let Some(record) = log.next().await? else {
+                return Ok(None);
+            };
+            let change = wal_record::decode(&record.value)
+                .map_err(|reason| StorageError::Damaged { name: name(table, &record.key), reason })?;
+            Ok(Some((change, log)))
+        }))
+    }
+
+    /// Replaces all changes of a table up to and including epoch `through` by `rows`, which is what they come to. Later
+    /// changes stay. All at once: a crash leaves the old log or the new one.
+    pub async fn compact_table(
+        &self,
+        table: RelationId,
+        rows: Vec<RecordBatch>,
+        through: Epoch,
+    ) -> Result<(), StorageError> {
+        let mut writes = Vec::new();
+        let mut log = self.db.scan_prefix(prefix(table), ..).await?;
+        while let Some(record) = log.next().await? {
+            let epoch = wal_record::epoch(&record.value)
+                .map_err(|reason| StorageError::Damaged { name: name(table, &record.key), reason })?;
+            if epoch <= through {
+                writes.push(Write::Delete(record.key));
+            }
+        }
+        if let Some(first) = rows.first() {
+            let record = wal_record::encode_inserts(through, &first.schema(), &rows)?;
+            // It comes after the deletion of its predecessor in the batch, and so wins.
+            writes.push(Write::Put(key(table, COMPACTED_SEQUENCE), record.into()));
+        }
+        self.commits.commit(writes).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use futures::TryStreamExt;
+
+    use super::*;
+    use crate::CatalogChange;
+
+    const TABLE: RelationId = RelationId(7);
+    const OTHER: RelationId = RelationId(8);
+
+    fn rows(values: &[i64]) -> RecordBatch {
+        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, true)]));
+        RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(values.to_vec()))]).unwrap()
+    }
+
+    fn inserts(values: &[i64]) -> Delta {
+        Delta::inserts(rows(values))
+    }
+
+    async fn log(store: &Store, table: RelationId) -> Vec<(Epoch, Delta)> {
+        store.replay(table).await.unwrap().try_collect().await.unwrap()
+    }
+
+    async fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(dir.path().to_str().unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn changes_come_back_in_order_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut expected = Vec::new();
+        for epoch in [10, 10, 11] {
+            let store = open(&dir).await;
+            for value in 0..3 {
+                let delta = if value == 1 { Delta::new(rows(&[epoch]), vec![-2]) } else { inserts(&[epoch, value]) };
+                let epoch = Epoch(epoch as u64);
+                store.append(TABLE, epoch, &delta).await.unwrap();
+                expected.push((epoch, delta));
+            }
+            store.append(OTHER, Epoch(1), &inserts(&[99])).await.unwrap();
+        }
+        let store = open(&dir).await;
+        assert_eq!(log(&store, TABLE).await, expected);
+        assert_eq!(log(&store, OTHER).await.len(), 3);
+        assert_eq!(log(&store, RelationId(9)).await, []);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn concurrent_changes_are_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        let appends = (0..500).map(|value| {
+            let store = &store;
+            async move { store.append(TABLE, Epoch(5), &inserts(&[value])).await }
+        });
+        futures::future::try_join_all(appends).await.unwrap();
+        drop(store);
+        let wal_files = std::fs::read_dir(dir.path().join("store/wal")).unwrap().count();
+        assert!(wal_files < 50, "{wal_files} syncs for 500 concurrent changes");
+        let store = open(&dir).await;
+        let values: Vec<Delta> = log(&store, TABLE).await.into_iter().map(|(_, delta)| delta).collect();
+        assert_eq!(values, (0..500).map(|value| inserts(&[value])).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_change_blocks_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        for value in 0..20 {
+            let delta = inserts(&[value]);
+            let mut cancelled = Box::pin(store.append(TABLE, Epoch(5), &delta));
+            let _started = futures::poll!(&mut cancelled);
+            drop(cancelled);
+        }
+        store.append(TABLE, Epoch(6), &inserts(&[100])).await.unwrap();
+        assert_eq!(log(&store, TABLE).await.last().unwrap(), &(Epoch(6), inserts(&[100])));
+    }
+
+    #[tokio::test]
+    async fn compaction_replaces_what_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        for epoch in 1..=5 {
+            store.append(TABLE, Epoch(epoch), &inserts(&[epoch as i64])).await.unwrap();
+        }
+        store.compact_table(TABLE, vec![rows(&[1, 2]), rows(&[3])], Epoch(3)).await.unwrap();
+        let later = [(Epoch(4), inserts(&[4])), (Epoch(5), inserts(&[5]))];
+        let expected = [vec![(Epoch(3), inserts(&[1, 2, 3]))], later.to_vec()].concat();
+        assert_eq!(log(&store, TABLE).await, expected);
+        store.compact_table(TABLE, vec![rows(&[9])], Epoch(4)).await.unwrap();
+        let store = open(&dir).await;
+        assert_eq!(log(&store, TABLE).await, [(Epoch(4), inserts(&[9])), (Epoch(5), inserts(&[5]))]);
+        store.compact_table(TABLE, vec![], Epoch(9)).await.unwrap();
+        assert_eq!(log(&store, TABLE).await, []);
+    }
+
+    #[tokio::test]
+    async fn the_catalog_is_changed_as_one_and_takes_the_log_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        store.put_catalog(TABLE, Bytes::from("table")).await.unwrap();
+        store.put_catalog(RelationId(300), Bytes::from("view")).await.unwrap();
+        let changes = vec![(TABLE, Epoch(1), inserts(&[1])), (OTHER, Epoch(1), inserts(&[2]))];
+        store.append_many(changes).await.unwrap();
+        let changes = vec![CatalogChange::Delete(TABLE), CatalogChange::Put(OTHER, Bytes::from("other"))];
+        store.commit_catalog(changes).await.unwrap();
+        let store = open(&dir).await;
+        let expected = [(OTHER, Bytes::from("other")), (RelationId(300), Bytes::from("view"))];
+        assert_eq!(store.load_catalog().await.unwrap(), expected);
+        assert_eq!(log(&store, TABLE).await, []);
+        assert_eq!(log(&store, OTHER).await.len(), 1);
+        store.delete_catalog(OTHER).await.unwrap();
+        assert_eq!(log(&store, OTHER).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        store.append(TABLE, Epoch(1), &inserts(&[1])).await.unwrap();
+        let mut record = wal_record::encode(Epoch(2), &inserts(&[2])).unwrap();
+        *record.last_mut().unwrap() ^= 1;
+        store.commits.commit(vec![Write::Put(key(TABLE, 1 << 50), record.into())]).await.unwrap();
+        let found: Result<Vec<_>, _> = store.replay(TABLE).await.unwrap().try_collect().await;
+        let expected = "the stored record wal/r7/1125899906842624 is damaged: its checksum does not match";
+        assert_eq!(found.unwrap_err().to_string(), expected);
+    }
+}
