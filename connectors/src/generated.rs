@@ -124,6 +124,10 @@ impl<G: Generator> Source for GeneratedSource<G> {
         Ok(Offsets([(BASE_TIME_PARTITION, base_time_ms), (PARTITION, 0)].into()))
     }
 
+    async fn end(&self) -> Result<Option<Offsets>, SourceError> {
+        Ok(self.pace.events.map(|events| Offsets([(PARTITION, events)].into())))
+    }
+
     async fn read(&self, range: Range, columns: &[usize]) -> Result<Box<dyn SourceReader>, SourceError> {
         let Some(base_time_ms) = range.from.0.get(&BASE_TIME_PARTITION).copied() else {
             let message = format!("offsets of source \"{}\" lack the time of its first row", self.definition.name);

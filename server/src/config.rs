@@ -144,9 +144,7 @@ impl Settings {
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::from_toml(&path.display().to_string(), &text),
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => {
-                Err(ConfigError::Unreadable { path: path.display().to_string(), reason: error.to_string() })
-            }
+            Err(error) => Err(ConfigError::Unreadable { path: path.display().to_string(), reason: error.to_string() }),
         }
     }
 
@@ -155,7 +153,9 @@ impl Settings {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| malformed(error.to_string()))?;
         let mut settings = Self::default();
         for (key, value) in &table {
-            let wrong = |expected: &str| malformed(format!("\"{key}\" must be {expected}, not a value of type {}", value.type_str()));
+            let wrong = |expected: &str| {
+                malformed(format!("\"{key}\" must be {expected}, not a value of type {}", value.type_str()))
+            };
             let string = || value.as_str().map(str::to_owned).ok_or_else(|| wrong("a string"));
             match key.as_str() {
                 "data" => settings.data = Some(string()?),
@@ -166,7 +166,8 @@ impl Settings {
                     settings.workers = Some(workers.ok_or_else(|| wrong("a number"))?);
                 }
                 "memory" => {
-                    let memory = string()?.parse().map_err(|reason: String| malformed(format!("\"memory\": {reason}")))?;
+                    let memory =
+                        string()?.parse().map_err(|reason: String| malformed(format!("\"memory\": {reason}")))?;
                     settings.memory = Some(memory);
                 }
                 "log" => settings.log = Some(string()?),
@@ -243,7 +244,8 @@ const MACHINE_MEMORY_BYTES_UNKNOWN: u64 = 4 << 30;
 /// The machine's memory, or the container's if that is less.
 fn machine_memory_bytes() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let total =
+        meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
     let machine = total.map_or(MACHINE_MEMORY_BYTES_UNKNOWN, |kib: u64| kib << 10);
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let container = limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());

@@ -33,19 +33,41 @@ use crate::pipeline::reader::Ingest;
 /// What sessions ask of the coordinator.
 pub enum Command {
     /// Makes durable writes visible, all in one epoch; answers with that epoch.
-    Commit { writes: Vec<TableWrite>, reply: oneshot::Sender<Result<Epoch, CollectionError>> },
+    Commit {
+        writes: Vec<TableWrite>,
+        reply: CommitReply,
+    },
     /// Takes over the writing of a table's rows.
-    AddTable { table: RelationId, writer: ShardWriter },
+    AddTable {
+        table: RelationId,
+        writer: ShardWriter,
+    },
     /// Takes over the writing of a source's dead letters.
-    AddSource { source: RelationId, dead_letters: ShardWriter },
+    AddSource {
+        source: RelationId,
+        dead_letters: ShardWriter,
+    },
     /// Forgets a table or a source that no view reads.
-    Forget { relation: RelationId },
+    Forget {
+        relation: RelationId,
+    },
     /// Starts dataflows; all begin at one epoch.
-    Install { views: Vec<InstallView>, reply: oneshot::Sender<Installed> },
+    Install {
+        views: Vec<InstallView>,
+        reply: oneshot::Sender<Installed>,
+    },
     /// A view has caught up; from now on epochs wait for it.
-    Hydrated { view: RelationId },
-    RemoveView { view: RelationId, reply: oneshot::Sender<()> },
+    Hydrated {
+        view: RelationId,
+    },
+    RemoveView {
+        view: RelationId,
+        reply: oneshot::Sender<()>,
+    },
 }
+
+/// Told the epoch at which a write is visible.
+pub type CommitReply = oneshot::Sender<Result<Epoch, CollectionError>>;
 
 /// A change of one table.
 pub struct TableWrite {
@@ -124,7 +146,7 @@ struct InstalledView {
 
 #[derive(Default)]
 struct Pending {
-    commits: Vec<(Vec<TableWrite>, oneshot::Sender<Result<Epoch, CollectionError>>)>,
+    commits: Vec<(Vec<TableWrite>, CommitReply)>,
     ingests: Vec<Ingest>,
     rows: usize,
 }

@@ -90,6 +90,7 @@ async fn numbers(session: &Session, sql: &str) -> anyhow::Result<Vec<i64>> {
     };
     let batches: Vec<_> = stream.try_collect().await?;
     let batch = batches.iter().find(|batch| batch.num_rows() > 0).context("the query gave no row")?;
-    let value = |column: &dyn Array| column.as_primitive_opt::<Int64Type>().filter(|c| c.is_valid(0)).map(|c| c.value(0));
+    let value =
+        |column: &dyn Array| column.as_primitive_opt::<Int64Type>().filter(|c| c.is_valid(0)).map(|c| c.value(0));
     Ok(batch.columns().iter().map(|column| value(column).unwrap_or(0)).collect())
 }

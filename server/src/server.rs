@@ -110,7 +110,8 @@ impl Running {
     /// Opens the data, starts the engine, and brings all objects back.
     pub async fn start(config: Config, cancel: CancellationToken) -> anyhow::Result<Self> {
         let clock = Clock::System;
-        let store = Store::open(&config.data).await.with_context(|| format!("cannot open the data at {}", config.data))?;
+        let store =
+            Store::open(&config.data).await.with_context(|| format!("cannot open the data at {}", config.data))?;
         let tables = recovery::load(&store, &clock).await?;
 
         let (failed, failures) = mpsc::unbounded_channel();
@@ -163,7 +164,8 @@ fn query_state(config: &Config) -> anyhow::Result<SessionState> {
     let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(config.query_memory_bytes()));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
     let session_config = freshet_planner::session_config().with_target_partitions(config.workers);
-    let builder = SessionStateBuilder::new().with_default_features().with_config(session_config).with_runtime_env(runtime);
+    let builder =
+        SessionStateBuilder::new().with_default_features().with_config(session_config).with_runtime_env(runtime);
     Ok(system::register_functions(builder).build())
 }
 

@@ -179,6 +179,8 @@ impl Process {
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", &config.workers.to_string()])
             .args(&config.arguments)
             .env("NO_COLOR", "1")
+            // A panic is told in a few lines, which the end of the log has room for.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -100,7 +100,7 @@ pub fn runs_in(file: &Path, mode: Mode) -> Result<bool> {
 pub async fn run(file: &Path, target: Target) -> Result<()> {
     let place = Place::prepare(target.clone()).await?;
     let outcome = run_records(file, &place, &target).await;
-    outcome.with_context(|| place.log_tail())
+    outcome.map_err(|error| anyhow!("{error:#}\n{}", place.log_tail()))
 }
 
 async fn run_records(file: &Path, place: &Arc<Place>, target: &Target) -> Result<()> {

@@ -30,7 +30,7 @@ fn trial(file: &Path, mode: Mode) -> Result<Trial> {
     let name = file.strip_prefix(root).context("the file is below the folder slt")?.display().to_string();
     let file = file.to_owned();
     Ok(Trial::test(format!("{name}::{}", mode.name), move || {
-        run(file, mode).map_err(|error| Failed::from(format!("{error:?}")))
+        run(file, mode).map_err(|error| Failed::from(format!("{error:#}")))
     }))
 }
 

@@ -67,6 +67,13 @@ impl Source for KafkaSource {
         Ok(Box::new(reader::start(name, self.options.clone(), range, decoder, Arc::clone(&self.status))?))
     }
 
+    async fn end(&self) -> Result<Option<Offsets>, SourceError> {
+        let options = self.options.clone();
+        let found = tokio::task::spawn_blocking(move || start::end(&options)).await;
+        let found = found.unwrap_or_else(|_| Err(SourceError::Internal("finding the end of a topic failed".into())));
+        found.map(Some)
+    }
+
     fn status(&self) -> Option<Arc<SourceStatus>> {
         Some(Arc::clone(&self.status))
     }

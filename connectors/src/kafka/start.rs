@@ -1,4 +1,4 @@
-//! Finds where a topic starts, for CREATE SOURCE: connects, within a time that a person will wait.
+//! Finds where a topic starts and where it ends at the moment: connects, within a time that a person will wait.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -41,6 +41,13 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
         }
     };
     Ok(Offsets(offsets))
+}
+
+/// The offset after the last record of each partition, as of now.
+pub fn end(options: &KafkaOptions) -> Result<Offsets, SourceError> {
+    let errand = Errand::new(options)?;
+    let partitions = errand.partitions()?;
+    errand.each(&partitions, |_, high| high).map(Offsets)
 }
 
 /// A client with a deadline.

@@ -6,7 +6,8 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{
-    Distinct, Expr, Filter, LogicalPlan, Projection, TableScan, Union, Values, utils::conjunction,
+    Distinct, Expr, Filter, LogicalPlan, Projection, TableProviderFilterPushDown, TableScan, Union, Values,
+    utils::conjunction,
 };
 use datafusion::scalar::ScalarValue;
 use freshet_types::{SqlError, SqlState};
@@ -70,13 +71,21 @@ fn table_scan(scan: &TableScan, names: &Names) -> Result<Node, SqlError> {
     let schema = schema_of(&scan.projected_schema);
     let op = Op::Input { relation: relation.id, name: relation.name, columns };
     let node = Node { op, schema: schema.clone(), properties };
-    match conjunction(scan.filters.iter().cloned()) {
+    match conjunction(exact_filters(scan)?) {
         None => Ok(node),
         Some(predicate) => {
             let predicate = physical(&predicate, &scan.projected_schema)?;
             map(node, Some(predicate), identity(&schema), schema)
         }
     }
+}
+
+/// The filters that the relation alone answers for; the plan applies the others once more above the scan.
+fn exact_filters(scan: &TableScan) -> Result<Vec<Expr>, SqlError> {
+    let support = scan.source.supports_filters_pushdown(&scan.filters.iter().collect::<Vec<_>>()).map_err(sql_error)?;
+    let filters = scan.filters.iter().zip(support);
+    let exact = filters.filter(|(_, support)| *support == TableProviderFilterPushDown::Exact);
+    Ok(exact.map(|(filter, _)| filter.clone()).collect())
 }
 
 fn project(projection: &Projection, names: &Names) -> Result<Node, SqlError> {

@@ -120,7 +120,8 @@ impl SourceStates {
         state.offsets.0.extend(batch.offsets.0);
         state.moved = true;
         let name = state.input.name.clone();
-        metrics::counter!("freshet_source_rows_total", "source" => name.clone()).increment(batch.rows.num_rows() as u64);
+        metrics::counter!("freshet_source_rows_total", "source" => name.clone())
+            .increment(batch.rows.num_rows() as u64);
         metrics::counter!("freshet_source_bytes_total", "source" => name.clone()).increment(batch.bytes as u64);
         if !batch.dead_letters.is_empty() {
             metrics::counter!("freshet_source_dead_letters_total", "source" => name.clone())

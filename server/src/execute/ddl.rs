@@ -24,12 +24,7 @@ pub enum Name {
 }
 
 /// Looks up the name of an object that is to be created.
-pub fn claim(
-    session: &Session,
-    name: &ObjectName,
-    kind: ObjectKind,
-    if_exists: IfExists,
-) -> Result<Name, SqlError> {
+pub fn claim(session: &Session, name: &ObjectName, kind: ObjectKind, if_exists: IfExists) -> Result<Name, SqlError> {
     if let Some(schema) = &name.schema
         && schema != PUBLIC
     {
@@ -37,9 +32,8 @@ pub fn claim(
             .with_hint("objects are created in schema \"public\""));
     }
     let catalog = session.server.catalog.state();
-    let taken = |what: &str| {
-        Err(SqlError::new(SqlState::DuplicateTable, format!("{what} \"{}\" already exists", name.name)))
-    };
+    let taken =
+        |what: &str| Err(SqlError::new(SqlState::DuplicateTable, format!("{what} \"{}\" already exists", name.name)));
     let Some(existing) = catalog.find(None, &name.name) else {
         return match catalog.source_of_dead_letters(None, &name.name) {
             Some(_) => taken("relation"),

@@ -13,7 +13,11 @@ use freshet_types::{KeyEncoder, Keys, RowTable, SqlError, SqlState};
 use crate::catalog::TableObject;
 
 /// All batches as one, of the columns `columns`, under `schema` made nullable: constraints are judged after this.
-pub fn gather(schema: &SchemaRef, batches: &[RecordBatch], columns: std::ops::Range<usize>) -> Result<RecordBatch, SqlError> {
+pub fn gather(
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    columns: std::ops::Range<usize>,
+) -> Result<RecordBatch, SqlError> {
     let schema = nullable(schema);
     let indices: Vec<usize> = columns.collect();
     let mut parts = Vec::with_capacity(batches.len());
@@ -57,8 +61,7 @@ pub fn check(table_name: &str, table: &TableObject, rows: RecordBatch) -> Result
         let verdict = evaluate(&check.expression, &rows)?;
         let verdict = verdict.as_boolean();
         if let Some(row) = (0..verdict.len()).find(|row| verdict.is_valid(*row) && !verdict.value(*row)) {
-            let message =
-                format!("new row for relation \"{table_name}\" violates check constraint \"{}\"", check.name);
+            let message = format!("new row for relation \"{table_name}\" violates check constraint \"{}\"", check.name);
             return Err(failing_row(SqlError::new(SqlState::CheckViolation, message), &rows, row));
         }
     }
@@ -94,7 +97,11 @@ pub struct KeyIndex {
 impl KeyIndex {
     /// # Errors
     /// `Err(Ok((first, second)))` if two rows have the same key.
-    pub fn new(encoder: &KeyEncoder, rows: &RecordBatch, key: &[usize]) -> Result<(Self, Vec<(usize, usize)>), SqlError> {
+    pub fn new(
+        encoder: &KeyEncoder,
+        rows: &RecordBatch,
+        key: &[usize],
+    ) -> Result<(Self, Vec<(usize, usize)>), SqlError> {
         let keys = encoder.encode(&key_columns(rows, key), rows.num_rows()).map_err(arrow_error)?;
         let mut table = RowTable::with_capacity(rows.num_rows());
         let mut repeated = Vec::new();
@@ -129,8 +136,11 @@ pub fn duplicate_key(table_name: &str, rows: &RecordBatch, key: &[usize], row: u
     let schema = rows.schema();
     let names: Vec<&str> = key.iter().map(|column| schema.field(*column).name().as_str()).collect();
     let message = format!("duplicate key value violates unique constraint \"{table_name}_pkey\"");
-    SqlError::new(SqlState::UniqueViolation, message)
-        .with_detail(format!("Key ({})={} already exists.", names.join(", "), row_text(rows, key, row)))
+    SqlError::new(SqlState::UniqueViolation, message).with_detail(format!(
+        "Key ({})={} already exists.",
+        names.join(", "),
+        row_text(rows, key, row)
+    ))
 }
 
 /// The rows that RETURNING gives.

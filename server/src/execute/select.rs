@@ -25,11 +25,7 @@ pub async fn execute(session: &Session, query: &Query, parameters: Vec<ScalarVal
     Ok(Response::Rows { schema, stream, tag: "SELECT".to_owned() })
 }
 
-pub fn describe(
-    session: &Session,
-    query: &Query,
-    parameters: &[Option<DataType>],
-) -> Result<Description, SqlError> {
+pub fn describe(session: &Session, query: &Query, parameters: &[Option<DataType>]) -> Result<Description, SqlError> {
     let (plan, _) = plan(session, query, parameters)?;
     Ok(Description { parameters: parameter_types(&plan)?, columns: Some(output_schema(&plan)) })
 }

@@ -128,9 +128,11 @@ impl Portal {
     pub fn check_columns(&self, actual: &SchemaRef) -> Result<(), SqlError> {
         let Some(told) = self.prepared.known_columns() else { return Ok(()) };
         let same = told.fields().len() == actual.fields().len()
-            && told.fields().iter().zip(actual.fields()).all(|(told, actual)| {
-                oid_of(told.data_type()) == oid_of(actual.data_type())
-            });
+            && told
+                .fields()
+                .iter()
+                .zip(actual.fields())
+                .all(|(told, actual)| oid_of(told.data_type()) == oid_of(actual.data_type()));
         if same {
             return Ok(());
         }

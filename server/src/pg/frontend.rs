@@ -16,11 +16,24 @@ use super::limits;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
     Query(String),
-    Parse { statement: String, sql: String, types: Vec<u32> },
+    Parse {
+        statement: String,
+        sql: String,
+        types: Vec<u32>,
+    },
     Bind(Bind),
-    Describe { target: Target, name: String },
-    Execute { portal: String, rows_max: usize },
-    Close { target: Target, name: String },
+    Describe {
+        target: Target,
+        name: String,
+    },
+    Execute {
+        portal: String,
+        rows_max: usize,
+    },
+    Close {
+        target: Target,
+        name: String,
+    },
     Flush,
     Sync,
     Terminate,
@@ -185,9 +198,7 @@ fn decode(kind: u8, bytes: Bytes) -> Result<Message, SqlError> {
         }),
         b'D' => Message::Describe { target: body.target()?, name: body.text()? },
         // Zero and negative mean "all rows".
-        b'E' => {
-            Message::Execute { portal: body.text()?, rows_max: usize::try_from(body.u32()? as i32).unwrap_or(0) }
-        }
+        b'E' => Message::Execute { portal: body.text()?, rows_max: usize::try_from(body.u32()? as i32).unwrap_or(0) },
         b'C' => Message::Close { target: body.target()?, name: body.text()? },
         b'H' => Message::Flush,
         b'S' => Message::Sync,

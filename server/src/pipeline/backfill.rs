@@ -61,9 +61,7 @@ impl Backfill {
     fn input(&self, relation: RelationId) -> Result<Input, SqlError> {
         let entry = self.catalog.get(relation).ok_or_else(|| SqlError::internal("a view reads what does not exist"))?;
         match &entry.object {
-            Object::Table(table) => {
-                Ok(Input::Snapshot(table.collection.snapshot(self.as_of).map_err(read_error)?))
-            }
+            Object::Table(table) => Ok(Input::Snapshot(table.collection.snapshot(self.as_of).map_err(read_error)?)),
             Object::MaterializedView(view) => Ok(Input::Upstream(view.collection.clone())),
             Object::Source(source) => {
                 let until = self.offsets.get(&relation).cloned().unwrap_or_else(|| source.start.clone());

@@ -23,7 +23,10 @@ pub enum ViewState {
     Hydrating,
     Live,
     /// Stopped for good; readable as it was.
-    Failed { error: String, since: Epoch },
+    Failed {
+        error: String,
+        since: Epoch,
+    },
 }
 
 /// A row on which an expression fails, as often as it is in the view's input.

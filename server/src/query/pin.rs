@@ -123,8 +123,9 @@ fn stale(
     upper: Epoch,
     alone: bool,
 ) -> Result<(Epoch, Option<SqlError>), SqlError> {
-    let told = SqlError::new(SqlState::ObjectNotInPrerequisiteState, format!("materialized view \"{name}\" has failed"))
-        .with_detail(error.to_owned());
+    let told =
+        SqlError::new(SqlState::ObjectNotInPrerequisiteState, format!("materialized view \"{name}\" has failed"))
+            .with_detail(error.to_owned());
     if upper == Epoch::ZERO {
         return Err(told.with_hint("it never became complete; drop it, and create it again without the cause"));
     }

@@ -101,10 +101,10 @@ pub fn source(server: &Server, name: &str, declaration: &SourceDeclaration) -> R
         nullable: column.nullable,
         computed: computed.get(&index).cloned(),
     });
-    let checks = rules.checks.iter().map(|check| connectors::Check {
-        name: check.name.clone(),
-        expression: check.expression.clone(),
-    });
+    let checks = rules
+        .checks
+        .iter()
+        .map(|check| connectors::Check { name: check.name.clone(), expression: check.expression.clone() });
     let definition = connectors::SourceDefinition {
         name: name.to_owned(),
         columns: columns.collect(),

@@ -26,7 +26,13 @@ enum Kind {
 /// All settings. Names as users spell them; looked up in lower case.
 const KNOWN: &[Known] = &[
     known("application_name", "", "what the client calls itself", true, Kind::Accepted),
-    known("client_encoding", "UTF8", "text is always UTF-8", true, Kind::OneOf(&["utf8", "utf-8", "unicode", "sql_ascii"])),
+    known(
+        "client_encoding",
+        "UTF8",
+        "text is always UTF-8",
+        true,
+        Kind::OneOf(&["utf8", "utf-8", "unicode", "sql_ascii"]),
+    ),
     known("client_min_messages", "notice", "accepted and not used", false, Kind::Accepted),
     known("DateStyle", "ISO, MDY", "dates are always ISO", true, Kind::Accepted),
     known("default_transaction_isolation", "serializable", "accepted and not used", false, Kind::Accepted),
@@ -46,7 +52,13 @@ const KNOWN: &[Known] = &[
     known("standard_conforming_strings", "on", "a backslash in a string is a backslash", true, Kind::OneOf(&["on"])),
     known("statement_timeout", "0", "accepted and not used", false, Kind::Accepted),
     known("synchronous_commit", "on", "what was acknowledged is durable, always", false, Kind::Accepted),
-    known("TimeZone", "UTC", "timestamps with time zone are shown in UTC", true, Kind::OneOf(&["utc", "etc/utc", "gmt", "z", "0"])),
+    known(
+        "TimeZone",
+        "UTC",
+        "timestamps with time zone are shown in UTC",
+        true,
+        Kind::OneOf(&["utc", "etc/utc", "gmt", "z", "0"]),
+    ),
     known("transaction_isolation", "serializable", "a statement reads one epoch", false, Kind::Accepted),
     known("transaction_read_only", "off", "accepted and not used", false, Kind::Accepted),
 ];

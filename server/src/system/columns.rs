@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float32Array, Int16Array, Int32Array, ListBuilder, RecordBatch,
-    RecordBatchOptions, StringArray, StringBuilder, new_null_array,
+    ArrayRef, BooleanArray, Float32Array, Int16Array, Int32Array, ListBuilder, RecordBatch, RecordBatchOptions,
+    StringArray, StringBuilder, new_null_array,
 };
 use arrow::datatypes::{DataType, Field, Int16Type, Schema};
 use datafusion::catalog::TableProvider;

@@ -25,11 +25,7 @@ pub use functions::register_functions;
 pub use rewrite::rewrite_sql;
 
 /// The system relation of that name; without a schema, `pg_catalog` is searched, as in Postgres.
-pub fn system_relation(
-    listing: Arc<dyn Listing>,
-    schema: Option<&str>,
-    name: &str,
-) -> Option<Arc<dyn TableProvider>> {
+pub fn system_relation(listing: Arc<dyn Listing>, schema: Option<&str>, name: &str) -> Option<Arc<dyn TableProvider>> {
     match schema {
         None | Some("pg_catalog") => pg_catalog(listing.as_ref(), name),
         Some("information_schema") => information_schema::relation(&objects::relations(listing.as_ref()), name),

@@ -115,8 +115,9 @@ fn number(index: usize) -> i16 {
 
 /// A name as it must be written in SQL.
 pub fn quoted(name: &str) -> String {
-    let plain = name.bytes().enumerate().all(|(position, byte)| {
-        byte.is_ascii_lowercase() || byte == b'_' || (position > 0 && byte.is_ascii_digit())
-    });
+    let plain = name
+        .bytes()
+        .enumerate()
+        .all(|(position, byte)| byte.is_ascii_lowercase() || byte == b'_' || (position > 0 && byte.is_ascii_digit()));
     if plain && !name.is_empty() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }

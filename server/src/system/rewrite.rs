@@ -80,7 +80,8 @@ fn rewritten(sql: &str, statements: Vec<Statement>) -> Option<String> {
     } else {
         statements.into_iter().map(harmless_rules).collect()
     };
-    let texts: Vec<String> = statements.into_iter().map(|statement| named_lookups(plain_types(statement)).to_string()).collect();
+    let texts: Vec<String> =
+        statements.into_iter().map(|statement| named_lookups(plain_types(statement)).to_string()).collect();
     Some(lookups(&texts.join("; ")))
 }
 
@@ -99,7 +100,8 @@ fn harmless_rules(statement: Statement) -> Statement {
 
 /// `array(SELECT …)` gathers options and roles, of which catalogs here have none.
 fn without_array_queries(mut statement: Statement) -> Statement {
-    let null = Parser::new(&PostgreSqlDialect {}).try_with_sql("NULL::TEXT[]").and_then(|mut parser| parser.parse_expr());
+    let null =
+        Parser::new(&PostgreSqlDialect {}).try_with_sql("NULL::TEXT[]").and_then(|mut parser| parser.parse_expr());
     let null = null.expect("the text is an expression");
     // Nothing breaks off the visit.
     let _ = visit_expressions_mut(&mut statement, |expression| {

@@ -54,7 +54,7 @@ fn main() -> Result<()> {
             Ok(()) => println!("ok      {}", file.display()),
             Err(error) => {
                 failed += 1;
-                println!("FAILED  {}\n{error:?}\n", file.display());
+                println!("FAILED  {}\n{error:#}\n", file.display());
             }
         }
     }

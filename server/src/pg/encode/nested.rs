@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_matrix_has_two_dimensions() {
         assert_eq!(texts(matrix([2, 2])), [Some("{{0,1},{2,3}}".to_owned())]);
-        let head = "00000002" .to_owned() + "00000000" + "00000017" + "0000000200000001" + "0000000200000001";
+        let head = "00000002".to_owned() + "00000000" + "00000017" + "0000000200000001" + "0000000200000001";
         let values: String = (0..4).map(|value| format!("00000004{value:08x}")).collect();
         assert_eq!(hex(matrix([2, 2])), head + &values);
     }
@@ -257,7 +257,10 @@ mod tests {
     #[test]
     fn binary_arrays_mark_nulls() {
         let array = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(7), None])]);
-        assert_eq!(hex(Arc::new(array)), "000000010000000100000017000000020000000100000004" .to_owned() + "00000007ffffffff");
+        assert_eq!(
+            hex(Arc::new(array)),
+            "000000010000000100000017000000020000000100000004".to_owned() + "00000007ffffffff"
+        );
         let empty = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(Vec::<Option<i32>>::new())]);
         assert_eq!(hex(Arc::new(empty)), "000000000000000000000017");
     }

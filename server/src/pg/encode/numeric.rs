@@ -39,8 +39,10 @@ pub fn put_binary(out: &mut Vec<u8>, negative: bool, digits: &str, scale: i8) {
     decimal.extend(std::iter::repeat_n(b'0', leading));
     decimal.extend_from_slice(digits.as_bytes());
     decimal.extend(std::iter::repeat_n(b'0', zeros + (4 - places % 4) % 4));
-    let groups: Vec<u16> =
-        decimal.chunks(4).map(|four| four.iter().fold(0, |value, digit| value * 10 + u16::from(digit - b'0'))).collect();
+    let groups: Vec<u16> = decimal
+        .chunks(4)
+        .map(|four| four.iter().fold(0, |value, digit| value * 10 + u16::from(digit - b'0')))
+        .collect();
     let whole_groups = whole.div_ceil(4);
     let first = groups.iter().position(|group| *group != 0);
     let (used, weight) = match first {

@@ -151,11 +151,10 @@ mod tests {
 
     #[test]
     fn scalars_as_postgres_prints_them() {
-        assert_eq!(texts(Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)]))), [
-            Some("t".to_owned()),
-            None,
-            Some("f".to_owned())
-        ]);
+        assert_eq!(
+            texts(Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)]))),
+            [Some("t".to_owned()), None, Some("f".to_owned())]
+        );
         assert_eq!(first(Float64Array::from(vec![1e20])), "1e+20");
         assert_eq!(first(UInt64Array::from(vec![u64::MAX])), "18446744073709551615");
         assert_eq!(first(BinaryArray::from(vec![&b"\x00\xffa"[..]])), "\\x00ff61");
@@ -169,7 +168,10 @@ mod tests {
 
     #[test]
     fn instants_of_all_units() {
-        assert_eq!(first(TimestampNanosecondArray::from(vec![1_700_000_000_123_456_789])), "2023-11-14 22:13:20.123456");
+        assert_eq!(
+            first(TimestampNanosecondArray::from(vec![1_700_000_000_123_456_789])),
+            "2023-11-14 22:13:20.123456"
+        );
         assert_eq!(first(TimestampSecondArray::from(vec![0]).with_timezone("+00:00")), "1970-01-01 00:00:00+00");
         assert_eq!(first(TimestampSecondArray::from(vec![i64::MAX])), "infinity");
         assert_eq!(first(DurationMillisecondArray::from(vec![90_061_500])), "1 day 01:01:01.5");

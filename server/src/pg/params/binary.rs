@@ -36,13 +36,9 @@ pub fn decode(bytes: &[u8], oid: Oid) -> Result<ScalarValue, SqlError> {
             Some((1, json)) => ScalarValue::Utf8(Some(utf8(json)?.to_owned())),
             _ => return Err(malformed(oid)),
         },
-        types::TEXT
-        | types::VARCHAR
-        | types::BPCHAR
-        | types::NAME
-        | types::UNKNOWN
-        | types::CHAR
-        | types::JSON => ScalarValue::Utf8(Some(utf8(bytes)?.to_owned())),
+        types::TEXT | types::VARCHAR | types::BPCHAR | types::NAME | types::UNKNOWN | types::CHAR | types::JSON => {
+            ScalarValue::Utf8(Some(utf8(bytes)?.to_owned()))
+        }
         _ => {
             let message = format!("parameters of the type with OID {oid} are not supported in binary format");
             return Err(SqlError::unsupported(message));

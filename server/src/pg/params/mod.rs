@@ -48,9 +48,8 @@ fn arriving_type(oid: Oid) -> Result<DataType, SqlError> {
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, SqlError> {
-    std::str::from_utf8(bytes).map_err(|_| {
-        SqlError::new(SqlState::CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\"")
-    })
+    std::str::from_utf8(bytes)
+        .map_err(|_| SqlError::new(SqlState::CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\""))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use datafusion::scalar::ScalarValue;
 use freshet_types::{SqlError, SqlState};
 
 use super::interval::spell_out_clock;
-use super::{arriving_type, array, utf8};
+use super::{array, arriving_type, utf8};
 use crate::pg::types::{self, Oid, element_of, name_of};
 
 pub fn decode(bytes: &[u8], oid: Oid, target: &DataType) -> Result<ScalarValue, SqlError> {
@@ -21,9 +21,7 @@ pub fn decode(bytes: &[u8], oid: Oid, target: &DataType) -> Result<ScalarValue, 
         }
         types::JSON | types::JSONB => json(text, oid),
         types::UUID => uuid(text, target),
-        types::INTERVAL => {
-            cast(&spell_out_clock(text), oid, &arriving_type(oid)?).map_err(|_| malformed(text, oid))
-        }
+        types::INTERVAL => cast(&spell_out_clock(text), oid, &arriving_type(oid)?).map_err(|_| malformed(text, oid)),
         types::NUMERIC if matches!(target, DataType::Decimal128(..) | DataType::Decimal256(..)) => {
             cast(text, oid, target)
         }
@@ -65,7 +63,7 @@ fn bytea(text: &str) -> Result<ScalarValue, SqlError> {
 }
 
 fn hex(digits: &str) -> Option<Vec<u8>> {
-    if digits.len() % 2 != 0 || !digits.is_ascii() {
+    if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
         return None;
     }
     let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("ASCII was checked"));
