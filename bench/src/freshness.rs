@@ -10,7 +10,7 @@ use clap::Args;
 use freshet_sql_tests::client::text_rows;
 use freshet_sql_tests::{Server, kafka::Kafka};
 use futures::StreamExt;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use tokio::time::MissedTickBehavior;
 
 use crate::kafka::create_source;
@@ -56,7 +56,8 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     client.run(&format!("CREATE MATERIALIZED VIEW v AS {query}")).await?;
     let changes = client.simple_query_raw("SUBSCRIBE v WITH (SNAPSHOT = true)").await?;
 
-    let producer: BaseProducer = kafka.client().set("linger.ms", "0").set("acks", "1").create()?;
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        kafka.client().set("linger.ms", "0").set("acks", "1").create()?;
     let start = Instant::now();
     let process = Process(Some(server.process_id()));
     let cpu = process.cpu_time()?;
@@ -70,7 +71,12 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn produce(producer: BaseProducer, rate: u64, count: u64, start: Instant) -> Result<u64> {
+async fn produce(
+    producer: ThreadedProducer<DefaultProducerContext>,
+    rate: u64,
+    count: u64,
+    start: Instant,
+) -> Result<u64> {
     let mut tick = tokio::time::interval(PRODUCE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next = 0;
@@ -83,7 +89,6 @@ async fn produce(producer: BaseProducer, rate: u64, count: u64, start: Instant) 
             sent.map_err(|(error, _)| error).context("cannot produce")?;
         }
         next = next.max(due);
-        producer.poll(Duration::ZERO);
     }
     tokio::task::spawn_blocking(move || producer.flush(LAST_EVENT_BOUND)).await??;
     Ok(next)

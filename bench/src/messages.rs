@@ -7,7 +7,7 @@ pub const COLUMNS: &str = "id BIGINT, sent_us BIGINT, user_id BIGINT, page TEXT,
 pub fn message(id: u64, sent_us: u128) -> String {
     format!(
         "{{\"id\":{id},\"sent_us\":{sent_us},\"user_id\":{},\"page\":\"/articles/{}/comments\",\"ms\":{},\
-         \"referrer\":\"https://news.example.com/stories/{}?from=front\",\
+         \"referrer\":\"https://news.example.com/stories/{}/2024?from=front-page-top\",\
          \"agent\":\"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0 {}\"}}",
         id.wrapping_mul(2_654_435_761) % 100_000,
         id % 1_000,

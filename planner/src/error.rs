@@ -242,6 +242,9 @@ fn from_text(message: &str, otherwise: SqlState) -> SqlError {
         let message = format!("{} out of range", with_sql_types(data_type));
         return SqlError::new(SqlState::NumericValueOutOfRange, message);
     }
+    if lower.contains("is too large to store in a decimal") || lower.contains("is too small to store in a decimal") {
+        return SqlError::new(SqlState::NumericValueOutOfRange, "numeric field overflow");
+    }
     if lower.contains("overflow") {
         return SqlError::new(SqlState::NumericValueOutOfRange, "value out of range");
     }
@@ -256,7 +259,8 @@ fn from_text(message: &str, otherwise: SqlState) -> SqlError {
 
 /// `Cannot cast string 'x' to value of Int32 type`, and how timestamps, dates and intervals say it.
 fn bad_literal(message: &str) -> Option<(&str, &str)> {
-    if let Some((_, rest)) = message.split_once("Cannot cast string '") {
+    let cast = message.split_once("Cannot cast string '").or_else(|| message.split_once("cannot cast string '"));
+    if let Some((_, rest)) = cast {
         let (value, rest) = rest.split_once("' to value of ")?;
         return Some((value, rest.strip_suffix(" type").unwrap_or(rest)));
     }
@@ -266,6 +270,13 @@ fn bad_literal(message: &str) -> Option<(&str, &str)> {
 
 fn bad_value(value: &str, data_type: &str) -> SqlError {
     let name = with_sql_types(data_type);
+    let looks_like_a_date = value.len() >= 8
+        && value.chars().all(|c| c.is_ascii_digit() || "-/: .TZ+".contains(c))
+        && value.starts_with(|c: char| c.is_ascii_digit());
+    if looks_like_a_date && (name.starts_with("timestamp") || name == "date") {
+        let message = format!("date/time field value out of range: \"{value}\"");
+        return SqlError::new(SqlState::DatetimeFieldOverflow, message);
+    }
     let state = match name.split(['(', ' ']).next() {
         Some("timestamp" | "date" | "time" | "interval") => SqlState::InvalidDatetimeFormat,
         _ => SqlState::InvalidTextRepresentation,

@@ -15,6 +15,8 @@
 //! own types stay inside.
 
 pub mod catalog;
+pub mod catalog_queries;
+mod coerce;
 pub mod declaration;
 pub mod dml;
 mod error;
@@ -42,6 +44,7 @@ pub use declaration::{SourceDeclaration, TableDefinition};
 pub use dml::{DeletePlan, InsertPlan, OnConflict, Returning, UpdatePlan};
 pub use error::sql_error;
 pub use explain::explain;
+pub use incremental::expression::checked_arithmetic;
 pub use parse::parse;
 pub use rules::{CompiledCheck, CompiledWatermark, SourceRules, TableRules};
 pub use sql_type::sql_name as sql_type_name;

@@ -27,6 +27,7 @@ use datafusion::sql::sqlparser::ast;
 use freshet_types::{RelationId, SqlError, SqlState};
 
 use crate::catalog::{PlannerCatalog, Relation, RelationContent};
+use crate::coerce::{check_windows, mean_as_postgres};
 use crate::error::{nearest, sql_error};
 use crate::rewrite::{rewrite, visible_name};
 use crate::sql_type::PostgresTypes;
@@ -114,8 +115,10 @@ impl<'a> Names<'a> {
     }
 
     pub fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
+        check_windows(&plan)?;
         let config = self.state.config_options();
-        self.state.analyzer().execute_and_check(plan, config, |_, _| {}).map_err(sql_error)
+        let plan = self.state.analyzer().execute_and_check(plan, config, |_, _| {}).map_err(sql_error)?;
+        mean_as_postgres(plan)
     }
 
     fn sql_to_rel(&self) -> SqlToRel<'_, Self> {

@@ -271,6 +271,8 @@ pub struct RelationDescription {
     pub query_sql: Option<String>,
     pub comment: Option<String>,
     pub column_comments: Vec<Option<String>>,
+    /// The DEFAULT of each column, as text.
+    pub column_defaults: Vec<Option<String>>,
 }
 
 /// A consistent listing of all relations, in the order of their ids.
@@ -294,6 +296,13 @@ fn describe(entry: &Entry) -> Vec<RelationDescription> {
     let record = &entry.record;
     let columns = entry.object.schema();
     let column_comments = columns.fields().iter().map(|f| record.column_comments.get(f.name()).cloned()).collect();
+    let column_defaults = match &entry.object {
+        Object::Table(table) => {
+            let columns = table.definition.columns.iter();
+            columns.map(|column| column.default.as_ref().map(ToString::to_string)).collect()
+        }
+        _ => vec![None; columns.fields().len()],
+    };
     let (primary_key, query_sql) = match &entry.object {
         Object::Table(table) => (table.definition.primary_key.clone().unwrap_or_default(), None),
         Object::View(view) => (vec![], Some(view.query.sql().to_owned())),
@@ -311,6 +320,7 @@ fn describe(entry: &Entry) -> Vec<RelationDescription> {
         query_sql,
         comment: record.comment.clone(),
         column_comments,
+        column_defaults,
     };
     let Object::Source(source) = &entry.object else {
         return vec![described];
@@ -321,6 +331,7 @@ fn describe(entry: &Entry) -> Vec<RelationDescription> {
         name: format!("{}_dead_letters", record.name),
         kind: ObjectKind::System,
         column_comments: vec![None; schema.fields().len()],
+        column_defaults: vec![None; schema.fields().len()],
         columns: schema,
         comment: Some(format!("records of source \"{}\" that could not become rows", record.name)),
         create_sql: String::new(),

@@ -7,11 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
+use datafusion::execution::registry::FunctionRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
-use freshet_dataflow::{Engine, EngineConfig, Event};
+use datafusion::functions::math::signum;
+use datafusion::functions_aggregate::variance::var_samp_udaf;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use freshet_dataflow::{Engine, EngineConfig, Event, RowError};
 use freshet_planner::Planner;
 use freshet_storage::Store;
 use freshet_types::{Clock, Epoch, RelationId, SqlError};
@@ -24,6 +29,7 @@ use crate::catalog::{Catalog, Object};
 use crate::config::Config;
 use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped};
 use crate::pipeline::view_status::ViewState;
+use crate::query::checked::CheckedArithmetic;
 use crate::session::Session;
 use crate::session::settings::Settings;
 use crate::{http, pg, system, task};
@@ -166,7 +172,14 @@ fn query_state(config: &Config) -> anyhow::Result<SessionState> {
     let session_config = freshet_planner::session_config().with_target_partitions(config.workers);
     let builder =
         SessionStateBuilder::new().with_default_features().with_config(session_config).with_runtime_env(runtime);
-    Ok(system::register_functions(builder).build())
+    let builder = builder.with_physical_optimizer_rule(Arc::new(CheckedArithmetic));
+    let mut state = system::register_functions(builder).build();
+    // Postgres' names of them.
+    let variance = AggregateUDF::clone(&var_samp_udaf()).with_aliases(["variance"]);
+    state.register_udaf(Arc::new(variance))?;
+    let sign = ScalarUDF::clone(&signum()).with_aliases(["sign"]);
+    state.register_udf(Arc::new(sign))?;
+    Ok(state)
 }
 
 impl Server {
@@ -224,6 +237,7 @@ impl EventRouter {
         match event {
             Event::RowErrors { view, epoch, errors, omitted } => {
                 metrics::counter!("freshet_view_row_errors_total").increment(errors.len() as u64 + omitted);
+                let errors = errors.into_iter().map(in_sql_terms).collect();
                 with_view(&server, view, |_, status| status.record(epoch, errors, omitted));
             }
             Event::Failed { view, error } => {
@@ -239,6 +253,12 @@ impl EventRouter {
             }
         }
     }
+}
+
+/// The error in the words that a query would use.
+fn in_sql_terms(error: RowError) -> RowError {
+    let told = freshet_planner::sql_error(DataFusionError::Execution(error.message));
+    RowError { message: told.message, ..error }
 }
 
 fn with_view(

@@ -4,6 +4,7 @@
 //! ends with the process that started it, however that ends: a shell between the two holds a pipe to it.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,8 +28,15 @@ pub const VERSION: &str = "3.9.1";
 /// How long a broker may take to start: a Java process on a machine that is busy with other tests.
 const START_BOUND: Duration = Duration::from_secs(90);
 const CLUSTER_ID: &str = "ZnJlc2hldC10ZXN0cy0wMA";
-/// Runs a command until its own standard input ends, then kills it.
-const UNTIL_INPUT_ENDS: &str = r#""$@" </dev/null & child=$!; read _; kill -9 $child 2>/dev/null; wait"#;
+/// Runs a command until a line comes from the standard input, then kills it. If the input ends instead, whoever
+/// started it is gone, and the folder that is named first goes too.
+const UNTIL_TOLD: &str = r#"
+    folder=$1; shift
+    "$@" </dev/null & child=$!
+    read -r line; told=$?
+    kill -9 $child 2>/dev/null; wait
+    [ $told = 0 ] || rm -rf "$folder"
+"#;
 
 /// A running broker. Dropping it kills the process and removes its data.
 pub struct Kafka {
@@ -97,7 +105,7 @@ impl Kafka {
     /// If the operating system refuses.
     pub fn stop(&mut self) -> Result<()> {
         if let Some(mut shell) = self.shell.take() {
-            drop(shell.stdin.take());
+            shell.stdin.take().context("the shell's input is piped")?.write_all(b"stop\n")?;
             shell.wait().context("cannot wait for the broker")?;
         }
         Ok(())
@@ -110,7 +118,8 @@ impl Kafka {
     pub async fn start_again(&mut self) -> Result<()> {
         let output = std::fs::File::options().create(true).append(true).open(self.output())?;
         let shell = Command::new("sh")
-            .args(["-c", UNTIL_INPUT_ENDS, "sh"])
+            .args(["-c", UNTIL_TOLD, "sh"])
+            .arg(self.folder.path())
             .arg("java")
             .args(java_arguments()?)
             .arg("kafka.Kafka")

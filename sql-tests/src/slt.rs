@@ -25,6 +25,9 @@ const STATEMENTS_BETWEEN_CRASHES: usize = 4;
 /// How long a statement may take; one that takes longer will not end.
 const STATEMENT_BOUND: Duration = Duration::from_secs(60);
 
+/// After so many failures a file is given up: what follows mostly fails for the same reason.
+const FAILURES_MAX: usize = 5;
+
 /// One way to run a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode {
@@ -96,7 +99,7 @@ pub fn runs_in(file: &Path, mode: Mode) -> Result<bool> {
 /// Runs a file and compares.
 ///
 /// # Errors
-/// At the first record that is not answered as written, or whose views differ from their queries.
+/// If records are not answered as written, or views differ from their queries: the first few of them.
 pub async fn run(file: &Path, target: Target) -> Result<()> {
     let place = Place::prepare(target.clone()).await?;
     let outcome = run_records(file, &place, &target).await;
@@ -106,14 +109,19 @@ pub async fn run(file: &Path, target: Target) -> Result<()> {
 async fn run_records(file: &Path, place: &Arc<Place>, target: &Target) -> Result<()> {
     let mut runner = runner(place);
     runner.with_column_validator(same_number);
-    let mut statements = 0;
+    let (mut statements, mut failures) = (0, Vec::new());
     let records = sqllogictest::parse_file::<DefaultColumnType>(file)?;
     for (index, record) in records.into_iter().enumerate() {
         let is_statement = matches!(record, Record::Statement { .. });
         let batches = target.batches();
         let seed = u64::try_from(index).context("a file has fewer than 2^64 records")?;
         for record in if batches == Batches::Tiny { cut(record, seed) } else { vec![record] } {
-            runner.run_async(record).await.map_err(|error| anyhow!("{error}"))?;
+            if let Err(error) = runner.run_async(record).await {
+                failures.push(error.to_string());
+            }
+        }
+        if failures.len() >= FAILURES_MAX {
+            break;
         }
         if is_statement {
             statements += 1;
@@ -123,7 +131,7 @@ async fn run_records(file: &Path, place: &Arc<Place>, target: &Target) -> Result
             }
         }
     }
-    Ok(())
+    if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("\n"))) }
 }
 
 /// Runs a file and writes the answers into it.

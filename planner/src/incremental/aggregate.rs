@@ -25,7 +25,7 @@ use crate::sql_type::sql_name;
 pub(super) fn convert(aggregate: &logical::Aggregate, names: &Names) -> Result<Node, SqlError> {
     let input = convert_plan(&aggregate.input, names)?;
     let mut columns = Columns { schema: aggregate.input.schema(), expressions: Vec::new() };
-    let keys = aggregate.group_expr.iter().map(|key| columns.index_of(unaliased(key)));
+    let keys = aggregate.group_expr.iter().map(|key| columns.key(unaliased(key)));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     let calls = aggregate.aggr_expr.iter().map(|expr| columns.aggregate(unaliased(expr)));
     let mut calls = calls.collect::<Result<Vec<_>, _>>()?;
@@ -98,6 +98,15 @@ impl Columns<'_> {
         }
         self.expressions.push(expr.clone());
         Ok(self.expressions.len() - 1)
+    }
+
+    /// The column of a group key. Adding zero makes -0 the same group as 0, which it is equal to, and changes nothing else.
+    fn key(&mut self, expr: &Expr) -> Result<usize, SqlError> {
+        match expr.get_type(self.schema).map_err(sql_error)? {
+            DataType::Float64 => self.index_of(&(expr.clone() + logical::lit(0.0_f64))),
+            DataType::Float32 => self.index_of(&(expr.clone() + logical::lit(0.0_f32))),
+            _ => self.index_of(expr),
+        }
     }
 
     fn aggregate(&mut self, expr: &Expr) -> Result<Aggregate, SqlError> {

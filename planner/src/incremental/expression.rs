@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, Operator};
@@ -21,7 +22,12 @@ pub(crate) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn Physica
     }
     let expr = create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
         .map_err(sql_error)?;
-    expr.transform_up(|expr| Ok(checked(expr))).data().map_err(sql_error)
+    checked_arithmetic(expr).map_err(sql_error)
+}
+
+/// The expression with arithmetic that fails where it would overflow.
+pub fn checked_arithmetic(expr: Arc<dyn PhysicalExpr>) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
+    expr.transform_up(|expr| Ok(checked(expr))).data()
 }
 
 fn checked(expr: Arc<dyn PhysicalExpr>) -> Transformed<Arc<dyn PhysicalExpr>> {

@@ -8,7 +8,7 @@
 
 mod aggregate;
 mod convert;
-mod expression;
+pub(crate) mod expression;
 mod join;
 mod map;
 mod optimize;
@@ -17,7 +17,9 @@ mod refuse;
 #[cfg(test)]
 mod tests;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use freshet_types::SqlError;
@@ -41,13 +43,21 @@ pub(crate) fn plan_view(
     refuse::refuse(&logical)?;
     let optimized = optimize::optimize(without_sorts(logical.clone())?, state)?;
     let mut node = convert::convert(&optimized, &names)?;
-    let schema = output_schema(&logical);
+    // Optimizing may narrow a type: `round(x, CAST(6 AS INT))` has the scale 6 once the cast is folded away.
+    let schema = under_names_of(&output_schema(&logical), &optimized);
     if types_of(&node.schema) != types_of(&schema) {
         return Err(SqlError::internal("the incremental plan of the view has other types than its query"));
     }
     node.schema = schema.clone();
     let relations = node.relations();
     Ok(ViewPlan { node, schema, relations, logical })
+}
+
+/// The columns of `named` with the types of `plan`.
+fn under_names_of(named: &SchemaRef, plan: &LogicalPlan) -> SchemaRef {
+    let fields = named.fields().iter().zip(plan.schema().fields());
+    let fields = fields.map(|(named, typed)| named.as_ref().clone().with_data_type(typed.data_type().clone()));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn types_of(schema: &SchemaRef) -> Vec<&DataType> {

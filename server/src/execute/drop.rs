@@ -27,6 +27,11 @@ pub async fn execute(session: &Session, drop: &DropObjects) -> Result<Response, 
             session.notice(SqlError::new(SqlState::UndefinedTable, message));
             continue;
         }
+        let missing = |_| {
+            let message = format!("{} \"{name}\" does not exist", kind.name());
+            SqlError::new(SqlState::UndefinedTable, message)
+        };
+        catalog.expect(name).map_err(missing)?;
         collect(&catalog, catalog.expect_kind(name, kind)?, &mut doomed);
     }
     if !drop.cascade {

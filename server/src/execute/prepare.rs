@@ -66,5 +66,5 @@ fn find(session: &Session, name: &str) -> Result<(Statement, Vec<DataType>), Sql
 }
 
 fn undefined(name: &str) -> SqlError {
-    SqlError::new(SqlState::UndefinedObject, format!("prepared statement \"{name}\" does not exist"))
+    SqlError::new(SqlState::InvalidSqlStatementName, format!("prepared statement \"{name}\" does not exist"))
 }

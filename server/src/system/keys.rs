@@ -88,6 +88,7 @@ pub fn pg_description(relations: &[Relation]) -> Arc<dyn TableProvider> {
 /// An index and its constraint have the same id, so `kind` keeps them apart.
 pub fn definitions(relations: &[Relation]) -> Arc<dyn TableProvider> {
     let mut rows: Vec<(i32, &str, String)> = Vec::new();
+    let mut defaults: Vec<(i32, i32, String)> = Vec::new();
     for relation in relations {
         let (name, columns) = (quoted(&relation.description.name), relation.key_columns());
         if relation.has_key() {
@@ -98,10 +99,13 @@ pub fn definitions(relations: &[Relation]) -> Arc<dyn TableProvider> {
             rows.push((relation.key_oid(), "constraint", format!("PRIMARY KEY ({columns})")));
         }
         rows.extend(relation.description.query_sql.clone().map(|query| (relation.oid, "view", query)));
+        let columns = (1..).zip(&relation.description.column_defaults);
+        defaults.extend(columns.filter_map(|(number, default)| Some((relation.oid, number, default.clone()?))));
     }
-    Columns::new(rows.len())
-        .oid("oid", rows.iter().map(|row| row.0))
-        .text("kind", rows.iter().map(|row| row.1.to_owned()))
-        .text("definition", rows.iter().map(|row| row.2.clone()))
+    Columns::new(rows.len() + defaults.len())
+        .oid("oid", rows.iter().map(|row| row.0).chain(defaults.iter().map(|row| row.0)))
+        .int4("number", rows.iter().map(|_| 0).chain(defaults.iter().map(|row| row.1)))
+        .text("kind", rows.iter().map(|row| row.1.to_owned()).chain(defaults.iter().map(|_| "default".to_owned())))
+        .text("definition", rows.iter().map(|row| row.2.clone()).chain(defaults.iter().map(|row| row.2.clone())))
         .into_table()
 }

@@ -2,7 +2,7 @@
 //!
 //! Relations that say something about Freshet's objects are built here. Those that are the same in every
 //! Postgres (`pg_type`, `pg_proc`, `pg_am` …), or empty here, come from `datafusion-pg-catalog`, which also
-//! knows how to put clients' catalog queries into what DataFusion can plan (see `rewrite`).
+//! knows how to put clients' catalog queries into what DataFusion can plan (see `freshet_planner::catalog_queries`).
 
 mod columns;
 mod functions;
@@ -11,18 +11,18 @@ mod keys;
 mod listings;
 mod objects;
 mod pg_class;
-mod rewrite;
 
 use std::sync::{Arc, LazyLock};
 
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, TableProvider};
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables};
+use freshet_planner::catalog_queries::DEFINITIONS;
 
 use crate::catalog::Listing;
 
+pub use freshet_planner::catalog_queries::rewrite_sql;
 pub use functions::register_functions;
-pub use rewrite::rewrite_sql;
 
 /// The system relation of that name; without a schema, `pg_catalog` is searched, as in Postgres.
 pub fn system_relation(listing: Arc<dyn Listing>, schema: Option<&str>, name: &str) -> Option<Arc<dyn TableProvider>> {
@@ -35,7 +35,7 @@ pub fn system_relation(listing: Arc<dyn Listing>, schema: Option<&str>, name: &s
 
 fn pg_catalog(listing: &dyn Listing, name: &str) -> Option<Arc<dyn TableProvider>> {
     // Most names that come here are users' typing errors; they cost no listing.
-    if !name.starts_with("pg_") && name != rewrite::DEFINITIONS {
+    if !name.starts_with("pg_") && name != DEFINITIONS {
         return None;
     }
     let relations = || objects::relations(listing);
@@ -51,7 +51,7 @@ fn pg_catalog(listing: &dyn Listing, name: &str) -> Option<Arc<dyn TableProvider
         "pg_namespace" => listings::pg_namespace(),
         "pg_database" => listings::pg_database(),
         "pg_roles" | "pg_authid" | "pg_user" => listings::pg_roles(),
-        rewrite::DEFINITIONS => keys::definitions(&relations()),
+        DEFINITIONS => keys::definitions(&relations()),
         name => return fixed(name),
     })
 }

@@ -39,6 +39,10 @@ const LOOKUPS: &[(&str, &str)] = &[
         "(SELECT max(f.definition) FROM pg_catalog.freshet_definitions f WHERE f.oid = $1 AND f.kind = 'view')",
     ),
     (
+        "freshet_column_default(",
+        "(SELECT max(f.definition) FROM pg_catalog.freshet_definitions f WHERE f.oid = $1 AND f.number = $2 AND f.kind = 'default')",
+    ),
+    (
         "obj_description(",
         "(SELECT max(f.description) FROM pg_catalog.pg_description f WHERE f.objoid = $1 AND f.objsubid = 0)",
     ),
@@ -56,7 +60,7 @@ pub fn rewrite_sql(sql: &str) -> Cow<'_, str> {
     // A text that does not parse here is left to the planner, which says better what is wrong.
     match Parser::parse_sql(&PostgreSqlDialect {}, sql) {
         Ok(statements) if !statements.is_empty() && statements.iter().all(is_query) => {
-            rewritten(sql, statements).map_or(Cow::Borrowed(sql), Cow::Owned)
+            rewritten(statements).map_or(Cow::Borrowed(sql), Cow::Owned)
         }
         _ => Cow::Borrowed(sql),
     }
@@ -73,16 +77,37 @@ fn is_query(statement: &Statement) -> bool {
     matches!(statement, Statement::Query(_))
 }
 
-fn rewritten(sql: &str, statements: Vec<Statement>) -> Option<String> {
+fn rewritten(statements: Vec<Statement>) -> Option<String> {
     static CATALOG_RULES: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
     let statements: Vec<Statement> = if statements.iter().all(reads_only_catalogs) {
-        CATALOG_RULES.parse(sql).ok()?.into_iter().map(without_array_queries).collect()
+        let texts: Vec<String> =
+            statements.into_iter().map(|statement| named_defaults(statement).to_string()).collect();
+        CATALOG_RULES.parse(&texts.join("; ")).ok()?.into_iter().map(without_array_queries).collect()
     } else {
         statements.into_iter().map(harmless_rules).collect()
     };
     let texts: Vec<String> =
         statements.into_iter().map(|statement| named_lookups(plain_types(statement)).to_string()).collect();
     Some(lookups(&texts.join("; ")))
+}
+
+/// psql asks for the default of a column `a` by a correlated query over `pg_attrdef`; puts a look-up in its place.
+fn named_defaults(mut statement: Statement) -> Statement {
+    let lookup = Parser::new(&PostgreSqlDialect {})
+        .try_with_sql("freshet_column_default(a.attrelid, a.attnum)")
+        .and_then(|mut parser| parser.parse_expr());
+    let lookup = lookup.expect("the text is an expression");
+    // Nothing breaks off the visit.
+    let _ = visit_expressions_mut(&mut statement, |expression| {
+        if let Expr::Subquery(query) = expression {
+            let query = query.to_string();
+            if query.contains("pg_attrdef") && query.contains("a.attrelid") && query.contains("a.attnum") {
+                *expression = lookup.clone();
+            }
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    statement
 }
 
 /// Rules that keep the meaning of any query.

@@ -1,0 +1,118 @@
+//! Where Postgres and the query engine differ in what they do with types: rounding casts, and what a window may be over.
+
+use arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::functions::math::round;
+use datafusion::logical_expr::expr::Cast;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
+use datafusion::scalar::ScalarValue;
+use freshet_types::{SqlError, SqlState};
+
+use crate::error::sql_error;
+use crate::sql_type::sql_name;
+
+/// Gives expressions Postgres' meaning: casts of fractions to integers round to the nearest where the engine's own cut
+/// off, and DISTINCT takes -0 for 0.
+pub(crate) fn mean_as_postgres(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
+    let rounded = plan.transform_up_with_subqueries(|plan| {
+        let mut schema = merge_schema(&plan.inputs());
+        if let LogicalPlan::TableScan(scan) = &plan {
+            schema.merge(&scan.projected_schema);
+        }
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let rounded =
+                expr.transform_up(|expr| round_cast(expr, &schema)?.transform_data(|expr| zero_once(expr, &schema)))?;
+            Ok(rounded.update_data(|expr| name.restore(expr)))
+        })
+    });
+    rounded.data().map_err(sql_error)
+}
+
+fn round_cast(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    let Expr::Cast(cast) = expr else { return Ok(Transformed::no(expr)) };
+    let is_fraction = |data_type: &DataType| {
+        matches!(data_type, DataType::Float32 | DataType::Float64)
+            || matches!(data_type, DataType::Decimal128(_, scale) if *scale > 0)
+    };
+    let cuts = cast.field.data_type().is_integer() && is_fraction(&cast.expr.get_type(schema)?);
+    if !cuts {
+        return Ok(Transformed::no(Expr::Cast(cast)));
+    }
+    let rounded = round().call(vec![*cast.expr]);
+    Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field: cast.field })))
+}
+
+/// Adding zero makes -0 the same value as 0, which it is equal to, and changes nothing else.
+fn zero_once(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    let Expr::AggregateFunction(mut call) = expr else { return Ok(Transformed::no(expr)) };
+    if !call.params.distinct {
+        return Ok(Transformed::no(Expr::AggregateFunction(call)));
+    }
+    for argument in &mut call.params.args {
+        match argument.get_type(schema)? {
+            DataType::Float64 => *argument = argument.clone() + lit(0.0_f64),
+            DataType::Float32 => *argument = argument.clone() + lit(0.0_f32),
+            _ => {}
+        }
+    }
+    Ok(Transformed::yes(Expr::AggregateFunction(call)))
+}
+
+/// Refuses windows over what is not a time, which the engine would otherwise try to read as one.
+pub(crate) fn check_windows(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let mut wrong = None;
+    let walked = plan.apply_with_subqueries(|plan| {
+        let schema = merge_schema(&plan.inputs());
+        for expr in plan.expressions() {
+            if let Expr::Alias(alias) = &expr
+                && alias.name == "window_start"
+            {
+                alias.expr.apply(|part| {
+                    if let Expr::ScalarFunction(call) = part
+                        && call.name() == "date_bin"
+                        && let [size, time, ..] = call.args.as_slice()
+                    {
+                        if !is_positive(size) {
+                            wrong = Some(no_size());
+                        } else if let Ok(data_type) = time.get_type(&schema)
+                            && !matches!(data_type, DataType::Timestamp(..) | DataType::Date32)
+                        {
+                            wrong = Some(no_time(time, &data_type));
+                        }
+                    }
+                    Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+                })?;
+            }
+        }
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    });
+    walked.map_err(sql_error)?;
+    wrong.map_or(Ok(()), Err)
+}
+
+/// Whether the size of windows is more than nothing; one that is not a plain interval is judged when it is used.
+fn is_positive(size: &Expr) -> bool {
+    match size {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(size)), _) => {
+            let parts = [i64::from(size.months), i64::from(size.days), size.nanoseconds];
+            parts.iter().all(|part| *part >= 0) && parts.iter().any(|part| *part > 0)
+        }
+        _ => true,
+    }
+}
+
+fn no_size() -> SqlError {
+    SqlError::new(SqlState::InvalidParameterValue, "the size of windows must be positive")
+        .with_hint("for example INTERVAL '1 minute'")
+}
+
+fn no_time(column: &Expr, data_type: &DataType) -> SqlError {
+    let message = format!("windows are over a timestamp, and {column} is of type {}", sql_name(data_type));
+    SqlError::new(SqlState::DatatypeMismatch, message)
+}
