@@ -60,7 +60,7 @@ pub fn rewrite_sql(sql: &str) -> Cow<'_, str> {
     // A text that does not parse here is left to the planner, which says better what is wrong.
     match Parser::parse_sql(&PostgreSqlDialect {}, sql) {
         Ok(statements) if !statements.is_empty() && statements.iter().all(is_query) => {
-            rewritten(statements).map_or(Cow::Borrowed(sql), Cow::Owned)
+            rewritten(sql, statements).map_or(Cow::Borrowed(sql), Cow::Owned)
         }
         _ => Cow::Borrowed(sql),
     }
@@ -77,12 +77,18 @@ fn is_query(statement: &Statement) -> bool {
     matches!(statement, Statement::Query(_))
 }
 
-fn rewritten(statements: Vec<Statement>) -> Option<String> {
+fn rewritten(sql: &str, statements: Vec<Statement>) -> Option<String> {
     static CATALOG_RULES: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
     let statements: Vec<Statement> = if statements.iter().all(reads_only_catalogs) {
-        let texts: Vec<String> =
-            statements.into_iter().map(|statement| named_defaults(statement).to_string()).collect();
-        CATALOG_RULES.parse(&texts.join("; ")).ok()?.into_iter().map(without_array_queries).collect()
+        // The rules know some queries by their text, so that is left as it is wherever it can be.
+        let text = match sql.contains("pg_attrdef") {
+            true => {
+                let texts = statements.into_iter().map(|statement| named_defaults(statement).to_string());
+                Cow::Owned(texts.collect::<Vec<_>>().join("; "))
+            }
+            false => Cow::Borrowed(sql),
+        };
+        CATALOG_RULES.parse(&text).ok()?.into_iter().map(without_array_queries).collect()
     } else {
         statements.into_iter().map(harmless_rules).collect()
     };
