@@ -42,8 +42,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("rdkafka", &["freshet-connectors", "freshet-sql-tests", "bench"]),
     ("nexmark", &["freshet-connectors"]),
     ("pgwire", &["freshet-server"]),
-    ("arrow-pg", &["freshet-server"]),
-    ("datafusion-pg-catalog", &["freshet-server"]),
+    // The server has its relations, the planner its rules over syntax trees.
+    ("datafusion-pg-catalog", &["freshet-planner", "freshet-server"]),
     ("axum", &["freshet-server"]),
     ("timely", &["freshet-dataflow"]),
     ("slatedb", &["freshet-storage"]),
