@@ -118,12 +118,17 @@ impl Session {
         metrics::histogram!("freshet_statement_seconds", "statement" => statement.tag())
             .record(started.elapsed().as_secs_f64());
         if outcome.is_err() {
-            let mut state = self.state();
-            if state.transaction == TransactionStatus::InTransaction {
-                state.transaction = TransactionStatus::Failed;
-            }
+            self.statement_failed();
         }
         outcome
+    }
+
+    /// Notes that a statement has failed, be it while its rows were on their way: a transaction block is now aborted.
+    pub fn statement_failed(&self) {
+        let mut state = self.state();
+        if state.transaction == TransactionStatus::InTransaction {
+            state.transaction = TransactionStatus::Failed;
+        }
     }
 
     pub fn transaction_status(&self) -> TransactionStatus {

@@ -198,3 +198,44 @@ pub fn hash_int(value: i64) -> u64 {
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray, TimestampMicrosecondArray};
+
+    use super::*;
+
+    #[test]
+    fn hashes_are_for_ever() {
+        assert_eq!(hash_int(0), 0);
+        assert_eq!(hash_int(1), 0xb456_bcfc_34c2_cb2c);
+        assert_eq!(hash_int(-1), 0x64b5_720b_4b82_5f21);
+        assert_eq!(hash_bytes(b""), 0x2d06_8005_38d3_94c2);
+        assert_eq!(hash_bytes(b"freshet"), 0x1588_addc_6108_0af3);
+        assert_eq!(virtual_node(hash_int(1)), 0xb4);
+    }
+
+    #[test]
+    fn integers_and_timestamps_take_the_fast_path() {
+        let encoder = KeyEncoder::new(&[DataType::Timestamp(TimeUnit::Microsecond, None)]).unwrap();
+        let column: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(1)]));
+        let keys = encoder.encode(&[column], 3).unwrap();
+        assert_eq!(keys.as_ints().unwrap().values[0], 1);
+        assert_eq!(keys.hashes(), vec![hash_int(1), HASH_OF_NULL, hash_int(1)]);
+        assert!(keys.equal(0, &keys, 2));
+        assert!(!keys.equal(0, &keys, 1));
+        assert!(keys.equal(1, &keys, 1));
+    }
+
+    #[test]
+    fn keys_of_several_columns_compare_as_rows_with_nulls_equal() {
+        let encoder = KeyEncoder::new(&[DataType::Int64, DataType::Utf8]).unwrap();
+        let ids: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(1), None, None]));
+        let names: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), Some("b"), None, None]));
+        let keys = encoder.encode(&[ids, names], 4).unwrap();
+        assert!(!keys.equal(0, &keys, 1));
+        assert!(keys.equal(2, &keys, 3));
+        let hashes = keys.hashes();
+        assert_eq!((hashes[0] == hashes[1], hashes[2] == hashes[3]), (false, true));
+    }
+}

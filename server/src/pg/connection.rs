@@ -135,6 +135,7 @@ impl Connection {
     }
 
     fn fail(&mut self, error: &SqlError, protocol: Protocol) {
+        self.session.statement_failed();
         self.put_notices();
         if error.state == SqlState::InternalError {
             tracing::error!(%error, "a statement failed by a fault of ours");

@@ -1,4 +1,4 @@
-//! One instant for one query (I-4): everything it reads is pinned to one epoch.
+//! One instant for one query (I-3): everything it reads is pinned to one epoch.
 //!
 //! Planning comes before the epoch is known, so the plan holds [`PinnedTable`]s, which look up what they read in the
 //! query's [`Reads`]. Once the plan says which relations there are, [`Reads::pin`] waits until they can be read
