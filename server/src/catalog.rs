@@ -79,7 +79,7 @@ pub struct TableObject {
     pub schema: SchemaRef,
     pub collection: Arc<Collection>,
     /// Held by a statement that reads rows to decide what to write, until its write is visible.
-    pub write_lock: tokio::sync::Mutex<()>,
+    pub write_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub struct ViewObject {

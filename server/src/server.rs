@@ -40,7 +40,7 @@ pub struct Server {
     pub clock: Clock,
     pub catalog: Catalog,
     /// Held by a statement that changes the catalog: DDL goes one at a time.
-    pub ddl: tokio::sync::Mutex<()>,
+    pub ddl: Arc<tokio::sync::Mutex<()>>,
     pub store: Store,
     pub engine: Arc<Engine>,
     pub coordinator: CoordinatorHandle,
@@ -135,7 +135,7 @@ impl Running {
         let server = Arc::new(Server {
             clock,
             catalog: Catalog::default(),
-            ddl: tokio::sync::Mutex::new(()),
+            ddl: Arc::default(),
             store,
             engine,
             coordinator: handle,

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
+use freshet_types::SqlError;
 use futures::FutureExt;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -21,6 +23,23 @@ where
             error!(task = %name, "a task panicked: {}", panic_message(&*panic));
         }
     })
+}
+
+/// Runs `work` to its end even if the caller goes away meanwhile: what has become durable must become visible too.
+///
+/// # Errors
+/// If `work` panicked, which is logged.
+pub async fn finish<T, F>(name: &'static str, work: F) -> Result<T, SqlError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, SqlError>> + Send + 'static,
+{
+    let (done, outcome) = oneshot::channel();
+    spawn(name, CancellationToken::new(), async move {
+        // A caller that has gone does not want to know.
+        let _ = done.send(work.await);
+    });
+    outcome.await.unwrap_or_else(|_| Err(SqlError::internal(format!("\"{name}\" broke off; see the server's log"))))
 }
 
 /// What a panic said.

@@ -10,10 +10,11 @@ use crate::catalog::{Entry, ObjectKind};
 use crate::execute::ddl;
 use crate::server::objects::store_error;
 use crate::session::{Response, Session};
+use crate::task;
 
 pub async fn execute(session: &Session, comment: &Comment) -> Result<Response, SqlError> {
     let server = &session.server;
-    let _ddl = server.ddl.lock().await;
+    let ddl_lock = server.ddl.clone().lock_owned().await;
     let catalog = server.catalog.state();
     let (entry, record) = match &comment.subject {
         CommentSubject::Object { kind, name } => {
@@ -37,8 +38,14 @@ pub async fn execute(session: &Session, comment: &Comment) -> Result<Response, S
         }
     };
     let changes = vec![CatalogChange::Put(record.id, ddl::encode(&record)?)];
-    server.store.commit_catalog(changes).await.map_err(store_error)?;
-    let entry = Entry { record, object: entry.object.clone() };
-    server.catalog.replace(catalog.with(Arc::new(entry)));
+    let commented = Arc::new(Entry { record, object: entry.object.clone() });
+    let (server, catalog) = (server.clone(), catalog.clone());
+    task::finish("comment", async move {
+        let _ddl = ddl_lock;
+        server.store.commit_catalog(changes).await.map_err(store_error)?;
+        server.catalog.replace(catalog.with(commented));
+        Ok(())
+    })
+    .await?;
     Ok(Response::Complete { tag: "COMMENT".to_owned() })
 }

@@ -33,7 +33,7 @@ pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Resu
     let done = || Response::Complete { tag: "CREATE MATERIALIZED VIEW".to_owned() };
     let server = &session.server;
     let background = background(&create.options)?;
-    let ddl = server.ddl.lock().await;
+    let ddl = server.ddl.clone().lock_owned().await;
     let replaced = match ddl::claim(session, &create.name, ObjectKind::MaterializedView, create.if_exists)? {
         Name::Skip => return Ok(done()),
         Name::Free => None,
@@ -43,14 +43,19 @@ pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Resu
     let view = Arc::new(view);
     let id = server.next_id().await?;
     let record = ddl::record(id, &create.name, &create.sql, None);
-    if let Some(replaced) = &replaced {
-        take_down(server, replaced).await?;
-    }
-    ddl::publish(server, record, Object::MaterializedView(view.clone()), replaced.as_deref()).await?;
     let created = Created { id, name: create.name.name.clone(), view: view.clone() };
-    hydrate(server, vec![created]).await?;
-    // Others may go on with DDL while this view hydrates.
-    drop(ddl);
+    let server = server.clone();
+    let object = Object::MaterializedView(view.clone());
+    task::finish("create a materialized view", async move {
+        // Let go before the view is complete: others may go on with DDL while it hydrates.
+        let _ddl = ddl;
+        if let Some(replaced) = &replaced {
+            take_down(&server, replaced).await?;
+        }
+        ddl::publish(&server, record, object, replaced.as_deref()).await?;
+        hydrate(&server, vec![created]).await
+    })
+    .await?;
     if !background {
         complete(&create.name.name, &view).await?;
     }

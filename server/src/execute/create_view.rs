@@ -11,12 +11,13 @@ use crate::execute::select::with_names;
 use crate::execute::write::refuse_in_transaction;
 use crate::server::objects;
 use crate::session::{Response, Session};
+use crate::task;
 
 pub async fn execute(session: &Session, create: &CreateView) -> Result<Response, SqlError> {
     refuse_in_transaction(session, "CREATE VIEW")?;
     let done = || Response::Complete { tag: "CREATE VIEW".to_owned() };
     let server = &session.server;
-    let _ddl = server.ddl.lock().await;
+    let ddl = server.ddl.clone().lock_owned().await;
     let replaced = match ddl::claim(session, &create.name, ObjectKind::View, create.if_exists)? {
         Name::Skip => return Ok(done()),
         Name::Free => None,
@@ -25,6 +26,11 @@ pub async fn execute(session: &Session, create: &CreateView) -> Result<Response,
     let (view, _) = with_names(session, |names| objects::view(server, create, names))?;
     let id = server.next_id().await?;
     let record = ddl::record(id, &create.name, &create.sql, None);
-    ddl::publish(server, record, Object::View(Arc::new(view)), replaced.as_deref()).await?;
+    let server = server.clone();
+    task::finish("create a view", async move {
+        let _ddl = ddl;
+        ddl::publish(&server, record, Object::View(Arc::new(view)), replaced.as_deref()).await
+    })
+    .await?;
     Ok(done())
 }

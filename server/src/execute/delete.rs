@@ -20,13 +20,13 @@ pub async fn execute(session: &Session, delete: &Delete, parameters: Vec<ScalarV
     let (plan, reads) =
         with_names(session, |names| server.planner.plan_delete(delete, &table.definition, names, &types))?;
     let DeletePlan { rows: plan, returning } = plan;
-    let _lock = table.write_lock.lock().await;
+    let lock = table.write_lock.clone().lock_owned().await;
     let query = run::Query { plan: bind(plan, parameters)?, reads };
     let sealed = server.coordinator.sealed();
     let batches = query.collect(&server.query_state, sealed, sealed).await?;
     let old = rows::gather(&table.schema, &batches, 0..table.schema.fields().len())?;
     let old = rows::under(&table.schema, old)?;
-    commit(session, entry.id(), Delta::deletes(old.clone())).await?;
+    commit(session, entry.id(), Delta::deletes(old.clone()), Some(lock)).await?;
     respond("DELETE", old.num_rows(), returning.as_ref(), &old)
 }
 

@@ -12,12 +12,13 @@ use crate::execute::write::refuse_in_transaction;
 use crate::server::Server;
 use crate::server::objects::store_error;
 use crate::session::{Response, Session};
+use crate::task;
 
 pub async fn execute(session: &Session, drop: &DropObjects) -> Result<Response, SqlError> {
     let tag = format!("DROP {}", drop.kind.keywords());
     refuse_in_transaction(session, &tag)?;
     let server = &session.server;
-    let _ddl = server.ddl.lock().await;
+    let ddl = server.ddl.clone().lock_owned().await;
     let catalog = server.catalog.state();
     let mut doomed: Vec<Arc<Entry>> = Vec::new();
     for name in &drop.names {
@@ -39,16 +40,22 @@ pub async fn execute(session: &Session, drop: &DropObjects) -> Result<Response, 
     }
     // What depends on something goes before it.
     doomed.sort_by_key(|entry| std::cmp::Reverse(entry.id()));
-    let ids: Vec<RelationId> = doomed.iter().map(|entry| entry.id()).collect();
-    let changes = ids.iter().map(|id| CatalogChange::Delete(*id)).collect();
-    server.store.commit_catalog(changes).await.map_err(store_error)?;
-    server.catalog.replace(catalog.without(&ids));
-    for entry in &doomed {
-        take_down(server, entry).await?;
-    }
     if drop.cascade {
         tell_of_cascade(session, drop, &doomed);
     }
+    let server = server.clone();
+    task::finish("drop", async move {
+        let _ddl = ddl;
+        let ids: Vec<RelationId> = doomed.iter().map(|entry| entry.id()).collect();
+        let changes = ids.iter().map(|id| CatalogChange::Delete(*id)).collect();
+        server.store.commit_catalog(changes).await.map_err(store_error)?;
+        server.catalog.replace(catalog.without(&ids));
+        for entry in &doomed {
+            take_down(&server, entry).await?;
+        }
+        Ok(())
+    })
+    .await?;
     Ok(Response::Complete { tag })
 }
 

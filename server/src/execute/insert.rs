@@ -24,8 +24,8 @@ pub async fn execute(session: &Session, insert: &Insert, parameters: Vec<ScalarV
         with_names(session, |names| server.planner.plan_insert(insert, &table.definition, names, &types))?;
     let InsertPlan { rows: plan, conflict, returning } = plan;
     // Without a key nothing can conflict, so inserts need not wait for each other, and share flushes of the log.
-    let _lock = match table.definition.primary_key {
-        Some(_) => Some(table.write_lock.lock().await),
+    let lock = match table.definition.primary_key {
+        Some(_) => Some(table.write_lock.clone().lock_owned().await),
         None => None,
     };
     let query = run::Query { plan: bind(plan, parameters)?, reads };
@@ -37,7 +37,7 @@ pub async fn execute(session: &Session, insert: &Insert, parameters: Vec<ScalarV
         None => Change { deleted: None, inserted: proposed },
         Some(key) => resolve(entry.name(), &table, key, proposed, conflict.as_ref())?,
     };
-    commit(session, entry.id(), change.delta()?).await?;
+    commit(session, entry.id(), change.delta()?, lock).await?;
     respond("INSERT 0", change.inserted.num_rows(), returning.as_ref(), &change.inserted)
 }
 

@@ -23,7 +23,7 @@ pub async fn execute(session: &Session, update: &Update, parameters: Vec<ScalarV
     let (plan, reads) =
         with_names(session, |names| server.planner.plan_update(update, &table.definition, names, &types))?;
     let UpdatePlan { rows: plan, returning } = plan;
-    let _lock = table.write_lock.lock().await;
+    let lock = table.write_lock.clone().lock_owned().await;
     let query = run::Query { plan: bind(plan, parameters)?, reads };
     // Under the lock the table stands still, so what is read at the last sealed epoch is what is there.
     let sealed = server.coordinator.sealed();
@@ -37,7 +37,7 @@ pub async fn execute(session: &Session, update: &Update, parameters: Vec<ScalarV
     }
     let changes = [Delta::deletes(old), Delta::inserts(new.clone())];
     let delta = Delta::concat(&table.schema, &changes).and_then(|delta| delta.consolidate()).map_err(arrow_error)?;
-    commit(session, entry.id(), delta).await?;
+    commit(session, entry.id(), delta, Some(lock)).await?;
     respond("UPDATE", new.num_rows(), returning.as_ref(), &new)
 }
 

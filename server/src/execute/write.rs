@@ -3,22 +3,35 @@
 use arrow::array::RecordBatch;
 use freshet_planner::Returning;
 use freshet_types::{Delta, RelationId, SqlError, SqlState};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::coordinator::{Command, TableWrite};
 use crate::execute::rows;
 use crate::server::objects::{collection_error, store_error};
 use crate::session::{Response, Session, TransactionStatus};
+use crate::task;
 
-/// Writes `delta` to the log, then makes it visible; returns when the session's next query will see it.
-pub async fn commit(session: &Session, table: RelationId, delta: Delta) -> Result<(), SqlError> {
+/// Writes `delta` to the log, then makes it visible; returns when the session's next query will see it. Goes on to the
+/// end even if the client vanishes, and keeps the table locked until then: nobody decides on a state of the table in
+/// which a durable change is missing.
+pub async fn commit(
+    session: &Session,
+    table: RelationId,
+    delta: Delta,
+    lock: Option<OwnedMutexGuard<()>>,
+) -> Result<(), SqlError> {
     if delta.is_empty() {
         return Ok(());
     }
-    let server = &session.server;
-    server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
-    let writes = vec![TableWrite { table, delta }];
-    let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
-    session.wrote(epoch.map_err(collection_error)?);
+    let server = session.server.clone();
+    let epoch = task::finish("write a table", async move {
+        let _lock = lock;
+        server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
+        let writes = vec![TableWrite { table, delta }];
+        let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
+        epoch.map_err(collection_error)
+    });
+    session.wrote(epoch.await?);
     Ok(())
 }
 

@@ -46,7 +46,7 @@ pub fn table(server: &Server, create: &CreateTable) -> Result<TableObject, SqlEr
         rules,
         schema,
         collection: Collection::new(description, 1).map_err(collection_error)?,
-        write_lock: AsyncMutex::new(()),
+        write_lock: Arc::new(AsyncMutex::new(())),
     })
 }
 

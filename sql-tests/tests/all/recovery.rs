@@ -58,6 +58,38 @@ async fn killed_in_the_middle_of_inserts() -> Result<()> {
     Ok(())
 }
 
+/// A client that cancels or vanishes while its write becomes durable: the write is visible afterwards as well, so that
+/// nobody writes the same key again.
+#[tokio::test]
+async fn cancelled_writes_leave_log_and_table_in_step() -> Result<()> {
+    let mut server = Server::start(1).await?;
+    let client = server.connect().await?;
+    client.run("CREATE TABLE t (id INT PRIMARY KEY)").await?;
+    let canceller = client.cancel_token();
+    for round in 0..200 {
+        let insert = format!("INSERT INTO t VALUES ({})", round % 20);
+        let cancel = async {
+            for _ in 0..round % 5 {
+                tokio::task::yield_now().await;
+            }
+            canceller.cancel_query(tokio_postgres::NoTls).await
+        };
+        // Whether the insert succeeds, is a duplicate or is cancelled is all the same here.
+        let (_, cancelled) = tokio::join!(client.simple_query(&insert), cancel);
+        cancelled?;
+        if round % 3 == 0 {
+            let _ = client.simple_query(&format!("DELETE FROM t WHERE id = {}", round % 20)).await;
+        }
+    }
+    let rows = "SELECT id FROM t ORDER BY id";
+    let before = server.connect().await?.rows(rows).await?;
+    server.kill_hard()?;
+    server.start_again().await?;
+    let client = server.connect().await?;
+    assert_eq!(client.rows(rows).await?, before);
+    oracle::check(&client).await
+}
+
 #[tokio::test]
 async fn all_objects_come_back() -> Result<()> {
     let mut server = Server::start(1).await?;
