@@ -4,9 +4,11 @@
 //! moves by pointer. Between processes it travels as an Arrow IPC stream, whose last column holds the weights
 //! unless each row is a plain insert:
 //!
-//!     u64  bytes of the IPC stream, little endian
-//!     u64  1: with a column of weights; 0: plain inserts
-//!     ...  the stream, padded with zeros to a multiple of 8 bytes
+//! ```text
+//! u64  bytes of the IPC stream, little endian
+//! u64  1: with a column of weights; 0: plain inserts
+//! ...  the stream, padded with zeros to a multiple of 8 bytes
+//! ```
 
 use std::cell::OnceCell;
 use std::io::{Cursor, Write};
