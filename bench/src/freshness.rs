@@ -30,10 +30,10 @@ pub struct Arguments {
     #[arg(long, default_value_t = 20_000)]
     rate: u64,
     /// How long to go on
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 45)]
     seconds: u64,
-    /// Events of the first seconds do not count
-    #[arg(long, default_value_t = 2)]
+    /// Events of the first seconds do not count: a broker that has just started compiles itself for that long
+    #[arg(long, default_value_t = 25)]
     warm_up_seconds: u64,
     /// Dataflow workers
     #[arg(long, default_value_t = 1)]
