@@ -48,18 +48,23 @@ fn round_cast(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Exp
     Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field: cast.field })))
 }
 
-/// Adding zero makes -0 the same value as 0, which it is equal to, and changes nothing else.
+/// The expression with -0 as 0, which it is equal to: keys are compared by their bits. Adding zero does that, and
+/// changes no other value.
+pub(crate) fn one_zero(expr: Expr, schema: &DFSchema) -> DataFusionResult<Expr> {
+    Ok(match expr.get_type(schema)? {
+        DataType::Float64 => expr + lit(0.0_f64),
+        DataType::Float32 => expr + lit(0.0_f32),
+        _ => expr,
+    })
+}
+
 fn zero_once(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
     let Expr::AggregateFunction(mut call) = expr else { return Ok(Transformed::no(expr)) };
     if !call.params.distinct {
         return Ok(Transformed::no(Expr::AggregateFunction(call)));
     }
     for argument in &mut call.params.args {
-        match argument.get_type(schema)? {
-            DataType::Float64 => *argument = argument.clone() + lit(0.0_f64),
-            DataType::Float32 => *argument = argument.clone() + lit(0.0_f32),
-            _ => {}
-        }
+        *argument = one_zero(argument.clone(), schema)?;
     }
     Ok(Transformed::yes(Expr::AggregateFunction(call)))
 }

@@ -16,6 +16,7 @@ use super::convert::{convert as convert_plan, distinct, schema_of};
 use super::expression::physical;
 use super::map::{cast, map};
 use super::{not_yet, properties};
+use crate::coerce::one_zero;
 use crate::error::sql_error;
 use crate::logical::Names;
 use crate::plan::{Aggregate, AggregateFunction, Node, Op};
@@ -100,12 +101,12 @@ impl Columns<'_> {
         Ok(self.expressions.len() - 1)
     }
 
-    /// The column of a group key. Adding zero makes -0 the same group as 0, which it is equal to, and changes nothing else.
+    /// The column of a group key.
     fn key(&mut self, expr: &Expr) -> Result<usize, SqlError> {
-        match expr.get_type(self.schema).map_err(sql_error)? {
-            DataType::Float64 => self.index_of(&(expr.clone() + logical::lit(0.0_f64))),
-            DataType::Float32 => self.index_of(&(expr.clone() + logical::lit(0.0_f32))),
-            _ => self.index_of(expr),
+        match expr {
+            // Refused there.
+            Expr::GroupingSet(_) => self.index_of(expr),
+            _ => self.index_of(&one_zero(expr.clone(), self.schema).map_err(sql_error)?),
         }
     }
 

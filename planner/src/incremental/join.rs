@@ -13,6 +13,7 @@ use super::convert::schema_of;
 use super::expression::{column_index, physical, replace_columns};
 use super::map::{identity, map};
 use super::{convert, not_yet, properties};
+use crate::coerce::one_zero;
 use crate::error::sql_error;
 use crate::logical::Names;
 use crate::plan::{Node, Op};
@@ -68,14 +69,12 @@ fn inner(left: Node, right: Node, on: Vec<(usize, usize)>, residual: Option<Arc<
 fn same_type(left: &Expr, right: &Expr, join: &Join) -> Result<(Expr, Expr), SqlError> {
     let left_type = left.get_type(join.left.schema()).map_err(sql_error)?;
     let right_type = right.get_type(join.right.schema()).map_err(sql_error)?;
-    if left_type == right_type {
-        return Ok((left.clone(), right.clone()));
-    }
     let common = comparison_coercion(&left_type, &right_type)
         .ok_or_else(|| SqlError::internal(format!("no common type of {left_type} and {right_type}")))?;
-    let left = left.clone().cast_to(&common, join.left.schema()).map_err(sql_error)?;
-    let right = right.clone().cast_to(&common, join.right.schema()).map_err(sql_error)?;
-    Ok((left, right))
+    let key = |key: &Expr, schema: &DFSchema| {
+        key.clone().cast_to(&common, schema).and_then(|key| one_zero(key, schema)).map_err(sql_error)
+    };
+    Ok((key(left, join.left.schema())?, key(right, join.right.schema())?))
 }
 
 fn residual(
