@@ -13,6 +13,7 @@ mod sources;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use freshet_connectors::Offsets;
@@ -97,6 +98,7 @@ pub struct Installed {
 pub struct CoordinatorHandle {
     commands: mpsc::Sender<Command>,
     sealed: watch::Receiver<Epoch>,
+    last_commit: Arc<AtomicU64>,
 }
 
 /// The coordinator is gone: the server is stopping.
@@ -120,6 +122,12 @@ impl CoordinatorHandle {
     pub fn sealed(&self) -> Epoch {
         *self.sealed.borrow()
     }
+
+    /// The epoch of the last write of a table, by any session. What reads at this epoch or later sees every write that
+    /// was acknowledged before.
+    pub fn last_commit(&self) -> Epoch {
+        Epoch(self.last_commit.load(Ordering::Acquire))
+    }
 }
 
 /// The state behind [`CoordinatorHandle`].
@@ -128,6 +136,7 @@ pub struct Coordinator {
     engine: Arc<Engine>,
     last: Epoch,
     sealed: watch::Sender<Epoch>,
+    last_commit: Arc<AtomicU64>,
     /// No epoch is sealed before this moment.
     next_tick: Instant,
     /// Sealed epochs that some live view has not finished.
@@ -180,11 +189,13 @@ impl Coordinator {
         let (commands, command_inbox) = mpsc::channel(1024);
         let (queue, ingests) = mpsc::channel(crate::limits::INGEST_QUEUE_BATCHES_MAX);
         let (sealed, sealed_watch) = watch::channel(last);
+        let last_commit = Arc::new(AtomicU64::new(last.millis()));
         let coordinator = Self {
             clock,
             engine,
             last,
             sealed,
+            last_commit: last_commit.clone(),
             next_tick: Instant::now(),
             in_flight: VecDeque::new(),
             tables: HashMap::new(),
@@ -193,7 +204,7 @@ impl Coordinator {
             pending: Pending::default(),
         };
         let inbox = Inbox { commands: command_inbox, ingests, failures };
-        (coordinator, inbox, CoordinatorHandle { commands, sealed: sealed_watch })
+        (coordinator, inbox, CoordinatorHandle { commands, sealed: sealed_watch, last_commit })
     }
 
     /// Runs until cancelled or until nobody can send commands any more.
@@ -353,6 +364,9 @@ impl Coordinator {
         }
         self.last = epoch;
         self.sealed.send_replace(epoch);
+        if !replies.is_empty() {
+            self.last_commit.store(epoch.millis(), Ordering::Release);
+        }
         self.in_flight.push_back(epoch);
         self.next_tick = Instant::now() + Duration::from_millis(TICK_INTERVAL_MS_MIN);
         for (reply, outcome) in replies {

@@ -25,6 +25,9 @@ pub const VIEW_ERRORS_MAX: usize = 10_000;
 /// How long the offsets of a source are remembered by epoch, in milliseconds; as long as collections keep versions.
 pub const OFFSET_HISTORY_MS: u64 = 15_000;
 
+/// Batches that a query computes ahead of its client. At the bound: the query waits.
+pub const QUERY_BATCHES_AHEAD_MAX: usize = 2;
+
 /// How long CREATE SOURCE waits for the outside, in seconds. At the bound: an error, and nothing is created.
 pub const CONNECT_TIMEOUT_S: u64 = 10;
 

@@ -4,4 +4,5 @@ pub mod checked;
 pub mod names;
 pub mod pin;
 pub mod run;
+pub mod runtime;
 pub mod source_scan;

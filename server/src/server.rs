@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped};
 use crate::pipeline::view_status::ViewState;
 use crate::query::checked::CheckedArithmetic;
+use crate::query::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::session::settings::Settings;
 use crate::{http, pg, system, task};
@@ -47,6 +48,8 @@ pub struct Server {
     pub planner: Planner,
     /// How ad-hoc queries run: functions, settings, memory.
     pub query_state: SessionState,
+    /// Where they compute.
+    pub query_runtime: QueryRuntime,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
 }
@@ -140,6 +143,7 @@ impl Running {
             engine,
             coordinator: handle,
             planner: Planner::new(query_state.clone()),
+            query_runtime: QueryRuntime::start(config.workers).context("cannot start the query threads")?,
             query_state,
             cancel: cancel.clone(),
             config,

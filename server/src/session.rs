@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::scalar::ScalarValue;
 use freshet_planner::Statement;
-use freshet_types::{Epoch, SqlError};
+use freshet_types::SqlError;
 use futures::Stream;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -77,8 +77,6 @@ pub(crate) struct State {
     pub prepared: HashMap<String, (Statement, Vec<DataType>)>,
     /// Taken out while FETCH waits for rows.
     pub cursors: HashMap<String, Cursor>,
-    /// Queries of this session see at least this epoch.
-    pub last_write: Epoch,
     pub transaction: TransactionStatus,
     notices: Vec<SqlError>,
 }
@@ -91,7 +89,6 @@ impl Session {
             settings,
             prepared: HashMap::new(),
             cursors: HashMap::new(),
-            last_write: Epoch::ZERO,
             transaction: TransactionStatus::Idle,
             notices: Vec::new(),
         };
@@ -151,12 +148,6 @@ impl Session {
 
     pub(crate) fn notice(&self, notice: SqlError) {
         self.state().notices.push(notice);
-    }
-
-    /// Notes that this session has written at `epoch`: its next query sees that.
-    pub(crate) fn wrote(&self, epoch: Epoch) {
-        let mut state = self.state();
-        state.last_write = state.last_write.max(epoch);
     }
 }
 

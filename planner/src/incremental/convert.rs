@@ -16,6 +16,7 @@ use super::expression::physical;
 use super::map::{cast, identity, map};
 use super::{aggregate, construct, join, not_yet, properties};
 use crate::catalog::{RelationKind, split_reference};
+use crate::coerce::one_zero;
 use crate::error::sql_error;
 use crate::logical::Names;
 use crate::plan::{Node, Op};
@@ -31,7 +32,7 @@ pub(super) fn convert(plan: &LogicalPlan, names: &Names) -> Result<Node, SqlErro
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => convert(&sort.input, names),
         LogicalPlan::Sort(_) => Err(not_yet("ORDER BY ... LIMIT")),
         LogicalPlan::Union(union) => union_all(union, names),
-        LogicalPlan::Distinct(Distinct::All(input)) => convert(input, names).map(distinct),
+        LogicalPlan::Distinct(Distinct::All(input)) => with_one_zero(input, names).map(distinct),
         LogicalPlan::Distinct(Distinct::On(_)) => Err(not_yet("DISTINCT ON")),
         LogicalPlan::Aggregate(aggregate) => aggregate::convert(aggregate, names),
         LogicalPlan::Join(join) => join::convert(join, names),
@@ -113,6 +114,22 @@ fn union_all(union: &Union, names: &Names) -> Result<Node, SqlError> {
     }
     let properties = properties::union_all(&inputs);
     Ok(Node { op: Op::UnionAll { inputs }, schema, properties })
+}
+
+/// The rows of `plan` with -0 as 0, so that DISTINCT takes both for one value.
+fn with_one_zero(plan: &LogicalPlan, names: &Names) -> Result<Node, SqlError> {
+    let node = convert(plan, names)?;
+    if !node.schema.fields().iter().any(|field| field.data_type().is_floating()) {
+        return Ok(node);
+    }
+    let columns = plan.schema().columns().into_iter().map(Expr::Column);
+    let expressions = columns.map(|column| {
+        let column = one_zero(column, plan.schema()).map_err(sql_error)?;
+        physical(&column, plan.schema())
+    });
+    let expressions = expressions.collect::<Result<Vec<_>, _>>()?;
+    let schema = node.schema.clone();
+    map(node, None, expressions, schema)
 }
 
 /// Each row once; nothing to do where a key makes rows differ already.

@@ -23,7 +23,7 @@ pub async fn execute(session: &Session, delete: &Delete, parameters: Vec<ScalarV
     let lock = table.write_lock.clone().lock_owned().await;
     let query = run::Query { plan: bind(plan, parameters)?, reads };
     let sealed = server.coordinator.sealed();
-    let batches = query.collect(&server.query_state, sealed, sealed).await?;
+    let batches = query.collect(server, sealed, sealed).await?;
     let old = rows::gather(&table.schema, &batches, 0..table.schema.fields().len())?;
     let old = rows::under(&table.schema, old)?;
     commit(session, entry.id(), Delta::deletes(old.clone()), Some(lock)).await?;

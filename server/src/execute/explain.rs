@@ -23,11 +23,11 @@ pub async fn execute(
         ExplainSubject::Query(query) => {
             let (plan, reads) = select::plan(session, query, &types_of(&parameters))?;
             let query = run::Query { plan: bind(plan, parameters)?, reads };
-            let not_before = session.state().last_write;
+            let not_before = session.server.coordinator.last_commit();
             let sealed = server.coordinator.sealed();
             match statement.analyze {
-                false => query.explain(&server.query_state, not_before, sealed).await?,
-                true => query.explain_analyze(&server.query_state, not_before, sealed).await?,
+                false => query.explain(server, not_before, sealed).await?,
+                true => query.explain_analyze(server, not_before, sealed).await?,
             }
         }
         ExplainSubject::CreateMaterializedView(create) => {

@@ -30,7 +30,7 @@ pub async fn execute(session: &Session, insert: &Insert, parameters: Vec<ScalarV
     };
     let query = run::Query { plan: bind(plan, parameters)?, reads };
     let sealed = server.coordinator.sealed();
-    let batches = query.collect(&server.query_state, sealed, sealed).await?;
+    let batches = query.collect(server, sealed, sealed).await?;
     let proposed = rows::gather(&table.schema, &batches, 0..table.schema.fields().len())?;
     let proposed = rows::check(entry.name(), &table, proposed)?;
     let change = match &table.definition.primary_key {

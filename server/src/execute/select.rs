@@ -18,9 +18,9 @@ pub async fn execute(session: &Session, query: &Query, parameters: Vec<ScalarVal
     let (plan, reads) = plan(session, query, &types_of(&parameters))?;
     let schema = output_schema(&plan);
     let query = run::Query { plan: bind(plan, parameters)?, reads };
-    let not_before = session.state().last_write;
+    let not_before = session.server.coordinator.last_commit();
     let server = &session.server;
-    let (stream, pinned) = query.start(&server.query_state, not_before, server.coordinator.sealed()).await?;
+    let (stream, pinned) = query.start(server, not_before, server.coordinator.sealed()).await?;
     pinned.notices.into_iter().for_each(|notice| session.notice(notice));
     Ok(Response::Rows { schema, stream, tag: "SELECT".to_owned() })
 }

@@ -44,7 +44,7 @@ pub async fn start(session: &Session, subscribe: &Subscribe) -> Result<(SchemaRe
             .with_detail("UPSERT tells changes by key")
             .with_hint("subscribe without UPSERT, or to a view with GROUP BY, whose key are the groups"));
     }
-    let not_before = session.state().last_write.max(Epoch(1));
+    let not_before = session.server.coordinator.last_commit().max(Epoch(1));
     let mut upper = collection.watch_upper();
     let begin = match upper.wait_for(|upper| *upper >= not_before).await {
         Ok(upper) => *upper,

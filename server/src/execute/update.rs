@@ -27,7 +27,7 @@ pub async fn execute(session: &Session, update: &Update, parameters: Vec<ScalarV
     let query = run::Query { plan: bind(plan, parameters)?, reads };
     // Under the lock the table stands still, so what is read at the last sealed epoch is what is there.
     let sealed = server.coordinator.sealed();
-    let batches = query.collect(&server.query_state, sealed, sealed).await?;
+    let batches = query.collect(server, sealed, sealed).await?;
     let width = table.schema.fields().len();
     let old = rows::gather(&table.schema, &batches, 0..width)?;
     let old = rows::under(&table.schema, old)?;

@@ -57,7 +57,7 @@ impl Reads {
         Arc::new(PinnedTable { id, schema, reads: self.clone() })
     }
 
-    /// Picks the epoch: the least upper of all that is read, and not before `not_before` (the session's last write);
+    /// Picks the epoch: the least upper of all that is read, and not before `not_before` (the last acknowledged write);
     /// waits until there is one. `sealed` is the last sealed epoch, for queries that read no collection.
     pub async fn pin(&self, not_before: Epoch, sealed: Epoch) -> Result<PinnedAt, SqlError> {
         let relations: Vec<_> = self.relations.lock().iter().map(|(id, readable)| (*id, readable.clone())).collect();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, displayable};
 use freshet_planner::sql_error;
 use freshet_types::{Epoch, SqlError};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 
 use crate::query::pin::{PinnedAt, Reads};
+use crate::server::Server;
 use crate::session::RowStream;
 
 /// A query that has been planned over `reads`.
@@ -23,45 +24,39 @@ impl Query {
     /// Pins the epoch and starts the query. Rows come as they are made.
     pub async fn start(
         self,
-        state: &SessionState,
+        server: &Server,
         not_before: Epoch,
         sealed: Epoch,
     ) -> Result<(RowStream, PinnedAt), SqlError> {
         let pinned = self.reads.pin(not_before, sealed).await?;
-        let plan = physical(state, &self.plan).await?;
-        let stream = execute_stream(plan, state.task_ctx()).map_err(sql_error)?;
-        Ok((stream.map_err(sql_error).boxed(), pinned))
+        let plan = physical(&server.query_state, &self.plan).await?;
+        Ok((server.query_runtime.run(plan, server.query_state.task_ctx()), pinned))
     }
 
     /// Runs the query to its end.
     pub async fn collect(
         self,
-        state: &SessionState,
+        server: &Server,
         not_before: Epoch,
         sealed: Epoch,
     ) -> Result<Vec<RecordBatch>, SqlError> {
-        let (stream, _) = self.start(state, not_before, sealed).await?;
+        let (stream, _) = self.start(server, not_before, sealed).await?;
         stream.try_collect().await
     }
 
     /// The physical plan as lines of text.
-    pub async fn explain(self, state: &SessionState, not_before: Epoch, sealed: Epoch) -> Result<String, SqlError> {
+    pub async fn explain(self, server: &Server, not_before: Epoch, sealed: Epoch) -> Result<String, SqlError> {
         self.reads.pin(not_before, sealed).await?;
-        let plan = physical(state, &self.plan).await?;
+        let plan = physical(&server.query_state, &self.plan).await?;
         Ok(displayable(plan.as_ref()).indent(false).to_string())
     }
 
     /// Runs the query to its end, and tells its plan with what each operator did.
-    pub async fn explain_analyze(
-        self,
-        state: &SessionState,
-        not_before: Epoch,
-        sealed: Epoch,
-    ) -> Result<String, SqlError> {
+    pub async fn explain_analyze(self, server: &Server, not_before: Epoch, sealed: Epoch) -> Result<String, SqlError> {
         self.reads.pin(not_before, sealed).await?;
-        let plan = physical(state, &self.plan).await?;
-        let stream = execute_stream(plan.clone(), state.task_ctx()).map_err(sql_error)?;
-        stream.try_for_each(|_| std::future::ready(Ok(()))).await.map_err(sql_error)?;
+        let plan = physical(&server.query_state, &self.plan).await?;
+        let stream = server.query_runtime.run(plan.clone(), server.query_state.task_ctx());
+        stream.try_for_each(|_| std::future::ready(Ok(()))).await?;
         let display = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(plan.as_ref());
         Ok(display.indent(false).to_string())
     }
