@@ -1,4 +1,5 @@
-//! Where Postgres and the query engine differ in what they do with types: rounding casts, and what a window may be over.
+//! Where Postgres and the query engine differ in what they do with types: rounding casts, -0 against 0, and what a
+//! window may be over.
 
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;

@@ -34,5 +34,5 @@ pub const CONNECT_TIMEOUT_S: u64 = 10;
 /// The longest wait between two attempts to read a source again, in seconds.
 pub const RETRY_INTERVAL_S_MAX: u64 = 30;
 
-/// Bytes of table WAL after which a restart writes the table's rows as one snapshot instead.
+/// Records of a table in the log after which a restart writes the table's rows as one snapshot instead.
 pub const WAL_RECORDS_BEFORE_COMPACTION: usize = 10_000;
