@@ -13,6 +13,7 @@
 //! views there are, or when an epoch is complete. Its callers tell it.
 
 pub mod catalog_store;
+pub mod checkpoint;
 pub mod collection;
 mod group_commit;
 pub mod scan;
