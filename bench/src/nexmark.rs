@@ -148,13 +148,14 @@ fn feed(plan: &Node, view: &Arc<Collection>, input: Vec<EpochInput>, workers: us
         };
         heard.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     });
-    let engine = Engine::start(EngineConfig { workers }, on_event).map_err(anyhow::Error::msg)?;
+    let engine = Engine::start(EngineConfig { workers, track_state: false }, on_event).map_err(anyhow::Error::msg)?;
     engine.install(DataflowDescription {
         view: VIEW,
         name: view.description().name.clone(),
         plan: Arc::new(plan.clone()),
         output: view.clone(),
         as_of: Epoch::ZERO,
+        resume: None,
     });
     for relation in plan.relations() {
         engine.finish_snapshot(VIEW, relation);

@@ -4,7 +4,7 @@
 //! tells timely, and cannot. All workers decide alike, because timely names channels by the order in which
 //! they are made.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use timely::dataflow::Scope;
 use timely::worker::Worker as Timely;
 
 use crate::commands::Installation;
-use crate::exchange::{Route, owner_of_all};
+use crate::cuts::ViewCuts;
+use crate::exchange::{Route, owner_of_all, shards};
 use crate::health::ViewHealth;
 use crate::hub::{Hub, ImportHandle};
 use crate::operators::aggregate::{Aggregate, OwnsGlobalGroup};
@@ -28,14 +29,21 @@ use crate::operators::filter::Map;
 use crate::operators::input::Import;
 use crate::operators::join::Join;
 use crate::operators::output::{Discipline, Publisher};
+use crate::operators::state::{Placement, State};
 use crate::operators::union_all::UnionAll;
 use crate::operators::{Operator, OperatorError};
-use crate::runner::{Deltas, run_import, run_operator, run_output};
+use crate::runner::{Deltas, Start, run_import, run_operator, run_output};
+use crate::saved::SavedState;
 use crate::worker::RunningView;
 
 /// Builds the dataflow of a view on this worker and starts it. If that fails, so does the view.
 pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Installation) -> RunningView {
-    let Installation { description, health } = installation;
+    let Installation { description, health, track_state } = installation;
+    let cuts = ViewCuts::new(health.clone(), timely.index());
+    let start = match &description.resume {
+        None => Start::Fresh(description.as_of.0),
+        Some(_) => Start::Resumed,
+    };
     let (worker, workers, as_of) = (timely.index(), timely.peers(), description.as_of.0);
     let prepared = health.guard(|| {
         let shards = description.output.shard_count();
@@ -44,7 +52,9 @@ pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Insta
             return Err(OperatorError::BrokenInvariant(message));
         }
         let hub = hub.borrow();
-        let prepare = Prepare { worker, workers, as_of, hub: &hub };
+        let resume = description.resume.as_deref();
+        let prepare =
+            Prepare { worker, workers, as_of, hub: &hub, resume, track_state: *track_state, stateful: Cell::new(0) };
         let root = prepare.node(&description.plan)?;
         let route = prepare.output_route(&description.plan, &root.spread)?;
         let publisher = Publisher::new(description.output.writer(worker), as_of, root.discipline);
@@ -52,11 +62,11 @@ pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Insta
     });
     hub.borrow_mut().add_view(description.view);
     let Some((root, route, publisher)) = prepared else {
-        return RunningView { dataflow: None, imports: HashMap::new() };
+        return RunningView { dataflow: None, imports: HashMap::new(), cuts };
     };
     let dataflow = timely.next_dataflow_index();
     let imports = timely.dataflow_named(&description.name, |scope| {
-        let mut connect = Connect { scope, health, as_of, imports: Vec::new() };
+        let mut connect = Connect { scope, health, cuts: &cuts, start, imports: Vec::new() };
         let stream = connect.node(root);
         run_output(scope, (stream, route), publisher, hub, health);
         connect.imports
@@ -71,7 +81,28 @@ pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Insta
             None => hub.borrow_mut().add_clock(description.view, import),
         }
     }
-    RunningView { dataflow: Some(dataflow), imports: by_relation }
+    RunningView { dataflow: Some(dataflow), imports: by_relation, cuts }
+}
+
+/// The shard of each row of a view, whose plan is `plan`, in a collection with `workers` shards.
+///
+/// # Errors
+/// If the plan cannot be run, or the rows are not of the view.
+pub fn output_shards(plan: &Node, rows: &RecordBatch, workers: usize) -> Result<Vec<usize>, OperatorError> {
+    let (hub, stateful) = (Hub::default(), Cell::new(0));
+    let prepare = Prepare { worker: 0, workers, as_of: 0, hub: &hub, resume: None, track_state: false, stateful };
+    let spread = prepare.node(plan)?.spread;
+    let columns = output_columns(plan);
+    let placement = if spread.brings_together(&columns) { spread } else { Spread::by_columns(&columns) };
+    Ok(match placement.placement() {
+        Placement::ByColumns(columns) => shards(rows, &columns, workers)?,
+        Placement::WithFirstTable => vec![0; rows.num_rows()],
+    })
+}
+
+/// The columns by which the rows of a view are brought together if they are not already: its key, or all.
+fn output_columns(root: &Node) -> Vec<usize> {
+    root.properties.key.clone().unwrap_or_else(|| (0..root.schema.fields().len()).collect())
 }
 
 /// A node of a plan ready to run, and what is known of its output on a worker.
@@ -87,6 +118,8 @@ enum Work {
     Operator {
         name: &'static str,
         operator: Box<dyn Operator>,
+        /// Its number, if it has state.
+        node: Option<u32>,
         inputs: Vec<(Prepared, Route)>,
     },
 }
@@ -123,6 +156,14 @@ impl Spread {
         }
     }
 
+    /// Where state lies that is kept with these rows.
+    fn placement(&self) -> Placement {
+        match self {
+            Self::ByColumns(columns) => Placement::ByColumns(columns.clone()),
+            Self::Anywhere | Self::OneWorker => Placement::ByColumns(Vec::new()),
+        }
+    }
+
     fn by_columns(columns: &[usize]) -> Self {
         if columns.is_empty() { Self::OneWorker } else { Self::ByColumns(columns.to_vec()) }
     }
@@ -133,6 +174,10 @@ struct Prepare<'a> {
     workers: usize,
     as_of: u64,
     hub: &'a Hub,
+    resume: Option<&'a SavedState>,
+    track_state: bool,
+    /// How many operators with state there are so far.
+    stateful: Cell<u32>,
 }
 
 impl Prepare<'_> {
@@ -147,11 +192,11 @@ impl Prepare<'_> {
                 let owns_global =
                     if self.worker == owner_of_all(self.workers) { OwnsGlobalGroup::Yes } else { OwnsGlobalGroup::No };
                 let operator = Aggregate::new(input, keys, aggregates, node.schema.clone(), owns_global)?;
-                self.aggregate(input, keys, Box::new(operator))?
+                self.aggregate(input, keys, operator)?
             }
             Op::Join { left, right, on, residual } => {
                 let operator = Join::new(left, right, on, residual.clone(), node.schema.clone())?;
-                self.join(left, right, on, Box::new(operator))?
+                self.join(left, right, on, operator)?
             }
         };
         if node.properties.append_only {
@@ -161,14 +206,21 @@ impl Prepare<'_> {
     }
 
     fn input(&self, node: &Node, relation: RelationId, columns: &[usize]) -> Prepared {
-        let import = Import::new(self.as_of, columns.to_vec(), node.schema.clone());
+        let import = match self.resume {
+            None => Import::new(self.as_of, columns.to_vec(), node.schema.clone()),
+            Some(_) => Import::resumed(self.as_of, columns.to_vec(), node.schema.clone()),
+        };
         // A view hands on what it has written, an epoch at a time.
         let discipline = if self.hub.is_view(relation) { Discipline::Settled } else { Discipline::Unordered };
         Prepared { work: Work::Import(Some(relation), import), spread: Spread::Anywhere, discipline }
     }
 
     fn constant(&self, rows: &RecordBatch) -> Prepared {
-        let owned = if self.worker == owner_of_all(self.workers) { Owned::Here } else { Owned::Elsewhere };
+        let owned = match self.resume {
+            Some(_) => Owned::Given,
+            None if self.worker == owner_of_all(self.workers) => Owned::Here,
+            None => Owned::Elsewhere,
+        };
         let import = constant::import(self.as_of, rows, owned);
         Prepared { work: Work::Import(None, import), spread: Spread::OneWorker, discipline: Discipline::AppendOnly }
     }
@@ -189,7 +241,7 @@ impl Prepare<'_> {
         let discipline = input.discipline;
         let operator = Box::new(Map::new(predicate.cloned(), expressions.to_vec(), node.schema.clone()));
         let inputs = vec![(input, Route::Local)];
-        Ok(Prepared { work: Work::Operator { name: "Map", operator, inputs }, spread, discipline })
+        Ok(Prepared { work: Work::Operator { name: "Map", operator, node: None, inputs }, spread, discipline })
     }
 
     fn union_all(&self, node: &Node, inputs: &[Node]) -> Result<Prepared, OperatorError> {
@@ -202,25 +254,27 @@ impl Prepare<'_> {
         let discipline = if is_unordered { Discipline::Unordered } else { Discipline::Settled };
         let inputs = inputs.into_iter().map(|input| (input, Route::Local)).collect();
         let operator = Box::new(UnionAll::new(node.schema.clone()));
-        Ok(Prepared { work: Work::Operator { name: "UnionAll", operator, inputs }, spread, discipline })
+        Ok(Prepared { work: Work::Operator { name: "UnionAll", operator, node: None, inputs }, spread, discipline })
     }
 
     fn distinct(&self, node: &Node, input: &Node) -> Result<Prepared, OperatorError> {
         let all: Vec<usize> = (0..node.schema.fields().len()).collect();
-        let (input, route) = self.brought_together(input, &all)?;
-        let spread = if matches!(route, Route::Local) { input.spread.clone() } else { Spread::by_columns(&all) };
-        let operator = Box::new(Distinct::new(node.schema.clone())?);
+        let (input, route, spread) = self.brought_together(input, &all)?;
+        let mut operator = Box::new(Distinct::new(node.schema.clone())?);
+        let number = self.with_state(&mut *operator, &[spread.placement()])?;
         let inputs = vec![(input, route)];
-        let work = Work::Operator { name: "Distinct", operator, inputs };
+        let work = Work::Operator { name: "Distinct", operator, node: number, inputs };
         Ok(Prepared { work, spread, discipline: Discipline::Settled })
     }
 
-    fn aggregate(&self, input: &Node, keys: &[usize], operator: Box<dyn Operator>) -> Result<Prepared, OperatorError> {
-        let (input, route) = self.brought_together(input, keys)?;
-        let before = if matches!(route, Route::Local) { input.spread.clone() } else { Spread::by_columns(keys) };
+    fn aggregate(&self, input: &Node, keys: &[usize], mut operator: Aggregate) -> Result<Prepared, OperatorError> {
+        let (input, route, before) = self.brought_together(input, keys)?;
         let spread = before.renumbered(|column| keys.iter().position(|key| *key == column));
+        let mut placements = vec![Placement::WithFirstTable; operator.table_count()];
+        placements[0] = spread.placement();
+        let number = self.with_state(&mut operator, &placements)?;
         let inputs = vec![(input, route)];
-        let work = Work::Operator { name: "Aggregate", operator, inputs };
+        let work = Work::Operator { name: "Aggregate", operator: Box::new(operator), node: number, inputs };
         Ok(Prepared { work, spread, discipline: Discipline::Settled })
     }
 
@@ -229,21 +283,39 @@ impl Prepare<'_> {
         left: &Node,
         right: &Node,
         on: &[(usize, usize)],
-        operator: Box<dyn Operator>,
+        mut operator: Join,
     ) -> Result<Prepared, OperatorError> {
         let (left_keys, right_keys): (Vec<usize>, Vec<usize>) = on.iter().copied().unzip();
         let inputs = vec![self.sent_to(left, &left_keys)?, self.sent_to(right, &right_keys)?];
-        let work = Work::Operator { name: "Join", operator, inputs };
+        let placements = [left_keys.clone(), right_keys].map(Placement::ByColumns);
+        let number = self.with_state(&mut operator, &placements)?;
+        let work = Work::Operator { name: "Join", operator: Box::new(operator), node: number, inputs };
         Ok(Prepared { work, spread: Spread::by_columns(&left_keys), discipline: Discipline::Unordered })
     }
 
-    /// `input`, and the way that brings rows which agree in `columns` to one worker.
-    fn brought_together(&self, input: &Node, columns: &[usize]) -> Result<(Prepared, Route), OperatorError> {
-        let prepared = self.node(input)?;
-        if self.workers == 1 || prepared.spread.brings_together(columns) {
-            return Ok((prepared, Route::Local));
+    /// Gives an operator its number and its saved state, whose tables lie as `placements` say.
+    fn with_state(&self, operator: &mut dyn State, placements: &[Placement]) -> Result<Option<u32>, OperatorError> {
+        let number = self.stateful.get();
+        self.stateful.set(number + 1);
+        if self.track_state {
+            operator.track();
         }
-        Ok((prepared, Route::by_key(&input.schema, columns)?))
+        if let Some(saved) = self.resume {
+            saved.restore(number, operator, placements, (self.worker, self.workers))?;
+        }
+        Ok(self.track_state.then_some(number))
+    }
+
+    /// `input`, the way that brings rows which agree in `columns` to one worker, and on which worker they are then. The
+    /// last does not depend on the number of workers: state is saved by it.
+    fn brought_together(&self, input: &Node, columns: &[usize]) -> Result<(Prepared, Route, Spread), OperatorError> {
+        let prepared = self.node(input)?;
+        if prepared.spread.brings_together(columns) {
+            let spread = prepared.spread.clone();
+            return Ok((prepared, Route::Local, spread));
+        }
+        let route = if self.workers == 1 { Route::Local } else { Route::by_key(&input.schema, columns)? };
+        Ok((prepared, route, Spread::by_columns(columns)))
     }
 
     /// `input`, and the way that brings each row to the very worker of its `columns`.
@@ -257,8 +329,7 @@ impl Prepare<'_> {
 
     /// The way to the shards of the view: a retraction meets its row there, and the rows of one key each other.
     fn output_route(&self, root: &Node, spread: &Spread) -> Result<Route, OperatorError> {
-        let all = || (0..root.schema.fields().len()).collect();
-        let columns: Vec<usize> = root.properties.key.clone().unwrap_or_else(all);
+        let columns = output_columns(root);
         if self.workers == 1 || root.properties.append_only || spread.brings_together(&columns) {
             return Ok(Route::Local);
         }
@@ -269,7 +340,8 @@ impl Prepare<'_> {
 struct Connect<'a, 'scope> {
     scope: Scope<'scope, u64>,
     health: &'a ViewHealth,
-    as_of: u64,
+    cuts: &'a ViewCuts,
+    start: Start,
     imports: Vec<(Option<RelationId>, ImportHandle)>,
 }
 
@@ -281,9 +353,9 @@ impl<'scope> Connect<'_, 'scope> {
                 self.imports.push((relation, handle));
                 stream
             }
-            Work::Operator { name, operator, inputs } => {
+            Work::Operator { name, operator, node, inputs } => {
                 let inputs = inputs.into_iter().map(|(input, route)| (self.node(input), route)).collect();
-                run_operator(self.scope, name, operator, inputs, self.health, self.as_of)
+                run_operator(self.scope, (name, operator, node), inputs, self.health, self.cuts, self.start)
             }
         }
     }

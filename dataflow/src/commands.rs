@@ -29,6 +29,11 @@ pub enum Command {
         epoch: Epoch,
         delta: Delta,
     },
+    /// The views are to hand over their state at `epoch`, the next one to be sealed.
+    Cut {
+        epoch: Epoch,
+        views: Arc<[RelationId]>,
+    },
     Seal {
         epoch: Epoch,
     },
@@ -38,4 +43,6 @@ pub enum Command {
 pub struct Installation {
     pub description: DataflowDescription,
     pub health: ViewHealth,
+    /// Whether the state is going to be asked for.
+    pub track_state: bool,
 }

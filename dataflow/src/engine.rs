@@ -18,6 +18,7 @@ use crate::{DataflowDescription, EngineConfig, Event, limits, worker};
 pub struct Engine {
     mailboxes: Mutex<Mailboxes>,
     on_event: EventSink,
+    track_state: bool,
     /// Taken when the engine stops.
     workers: Mutex<Option<WorkerGuards<()>>>,
 }
@@ -56,13 +57,18 @@ impl Engine {
         threads.sort_by_key(|(index, _)| *index);
         let mailbox = |(commands, (_, thread))| Mailbox { commands, thread };
         let workers = senders.into_iter().zip(threads).map(mailbox).collect();
-        Ok(Self { mailboxes: Mutex::new(Mailboxes { workers, turn: 0 }), on_event, workers: Mutex::new(Some(guards)) })
+        Ok(Self {
+            mailboxes: Mutex::new(Mailboxes { workers, turn: 0 }),
+            on_event,
+            track_state: config.track_state,
+            workers: Mutex::new(Some(guards)),
+        })
     }
 
     /// Builds the dataflow on every worker. Each input of its plan then waits for its snapshot.
     pub fn install(&self, description: DataflowDescription) {
         let health = ViewHealth::new(description.view, &description.name, self.on_event.clone());
-        let installation = Arc::new(Installation { description, health });
+        let installation = Arc::new(Installation { description, health, track_state: self.track_state });
         self.mailboxes.lock().send_to_all(|| Command::Install(installation.clone()));
     }
 
@@ -85,6 +91,12 @@ impl Engine {
     /// reads it.
     pub fn feed(&self, relation: RelationId, epoch: Epoch, delta: Delta) {
         self.mailboxes.lock().spread(delta, |delta| Command::Feed { relation, epoch, delta });
+    }
+
+    /// Asks `views` for what has changed in their state since they were last asked, as it is at `epoch`, the next one to
+    /// be sealed. Each worker of each view answers with an [`Event::Cut`], unless the view fails or is removed.
+    pub fn cut(&self, epoch: Epoch, views: Arc<[RelationId]>) {
+        self.mailboxes.lock().send_to_all(|| Command::Cut { epoch, views: views.clone() });
     }
 
     /// Says that all deltas up to and including `epoch` have been fed.

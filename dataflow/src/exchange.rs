@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use arrow::array::UInt32Array;
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use freshet_types::{Delta, KeyEncoder, virtual_node};
@@ -51,6 +51,17 @@ pub fn owner_of_all(workers: usize) -> usize {
     let encoder = KeyEncoder::new(&[]).expect("no columns need no row format");
     let keys = encoder.encode(&[], 1).expect("no columns are always encoded");
     worker_of(keys.hashes()[0], workers)
+}
+
+/// The worker of each row, by the hash of `columns`.
+///
+/// # Errors
+/// If a type cannot be a key.
+pub fn shards(rows: &RecordBatch, columns: &[usize], workers: usize) -> Result<Vec<usize>, ArrowError> {
+    let columns: Vec<ArrayRef> = columns.iter().map(|column| rows.column(*column).clone()).collect();
+    let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+    let keys = KeyEncoder::new(&types)?.encode(&columns, rows.num_rows())?;
+    Ok(keys.hashes().into_iter().map(|hash| worker_of(hash, workers)).collect())
 }
 
 fn worker_of(hash: u64, workers: usize) -> usize {

@@ -34,6 +34,10 @@ impl ViewHealth {
         self.failed.load(Ordering::Acquire)
     }
 
+    pub fn tell(&self, event: Event) {
+        (self.on_event)(event);
+    }
+
     /// Marks the view failed and says so, if it had not failed before.
     pub fn fail(&self, error: &str) {
         if !self.failed.swap(true, Ordering::AcqRel) {

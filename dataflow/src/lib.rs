@@ -21,6 +21,7 @@
 mod build;
 mod commands;
 mod container;
+mod cuts;
 mod engine;
 mod exchange;
 mod expressions;
@@ -29,6 +30,7 @@ mod hub;
 mod limits;
 pub mod operators;
 mod runner;
+mod saved;
 mod worker;
 
 use std::sync::Arc;
@@ -37,15 +39,20 @@ use freshet_planner::plan::Node;
 use freshet_storage::collection::Collection;
 use freshet_types::{Epoch, RelationId};
 
+pub use build::output_shards;
 pub use container::DeltaContainer;
+pub use cuts::OperatorChange;
 pub use engine::Engine;
 pub use exchange::Route;
+pub use saved::SavedState;
 
 /// How to run the engine.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// Worker threads.
     pub workers: usize,
+    /// Whether views are going to be asked for their state, see [`Engine::cut`]: noting changes takes some time and memory.
+    pub track_state: bool,
 }
 
 /// A view to maintain.
@@ -58,6 +65,9 @@ pub struct DataflowDescription {
     /// Where the result goes. Has one shard a worker.
     pub output: Arc<Collection>,
     pub as_of: Epoch,
+    /// The state of its operators at `as_of`, if they go on from there: `output` then holds the view at `as_of`, and no
+    /// snapshots are fed. Must have come from the same plan.
+    pub resume: Option<Arc<SavedState>>,
 }
 
 /// What the engine tells its owner; called on worker threads, so it must not block.
@@ -66,6 +76,8 @@ pub enum Event {
     /// Rows on which an expression failed. They are not part of the view. The details of at most
     /// 100 rows an epoch, operator and worker are given; `omitted` counts the rows beyond.
     RowErrors { view: RelationId, epoch: Epoch, errors: Vec<RowError>, omitted: u64 },
+    /// What has changed in the state of a view on one worker; see [`Engine::cut`].
+    Cut { view: RelationId, epoch: Epoch, worker: usize, operators: Vec<OperatorChange> },
     /// The view's dataflow stopped for good; its last complete epoch stays readable. Said once.
     Failed { view: RelationId, error: String },
 }

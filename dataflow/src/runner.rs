@@ -2,7 +2,8 @@
 //!
 //! An operator that works by epoch gets the deltas of the lowest epoch that is not closed as soon as they arrive, if no
 //! earlier epoch can have any: so the rows of a large snapshot are worked off while they come in. Deltas of
-//! later epochs wait. When the frontier has passed an epoch, the operator is flushed.
+//! later epochs wait. When the frontier has passed an epoch, the operator is flushed, and hands over its state if there is
+//! a cut at that epoch or before the next one that it works on.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,12 +21,14 @@ use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
 
 use crate::container::DeltaContainer;
+use crate::cuts::{OperatorChange, ViewCuts};
 use crate::exchange::Route;
 use crate::health::{RowErrorReporter, ViewHealth};
 use crate::hub::{Hub, ImportHandle};
 use crate::limits;
 use crate::operators::input::Import;
 use crate::operators::output::Publisher;
+use crate::operators::state::State;
 use crate::operators::{Operator, Output, Timing};
 
 /// Deltas between two operators.
@@ -81,14 +84,23 @@ pub fn run_import<'scope>(
     (handle, stream)
 }
 
-/// Runs `operator` over `inputs`, whose first epoch is `as_of`.
+/// Where an operator begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Start {
+    /// With the snapshots of its inputs, at this epoch.
+    Fresh(u64),
+    /// With the state of an earlier life.
+    Resumed,
+}
+
+/// Runs `operator` over `inputs`. `node` is its number if it has state that may be asked for.
 pub fn run_operator<'scope>(
     scope: Scope<'scope, u64>,
-    name: &str,
-    operator: Box<dyn Operator>,
+    (name, operator, node): (&str, Box<dyn Operator>, Option<u32>),
     inputs: Vec<(Deltas<'scope>, Route)>,
     health: &ViewHealth,
-    as_of: u64,
+    cuts: &ViewCuts,
+    start: Start,
 ) -> Deltas<'scope> {
     let mut builder = OperatorBuilder::new(name.to_string(), scope);
     let mut ports: Vec<Port> = inputs.into_iter().map(|(stream, route)| builder.new_input(stream, route)).collect();
@@ -100,11 +112,16 @@ pub fn run_operator<'scope>(
         }
     }
     let errors = RowErrorReporter::new(health.clone());
-    let mut run =
-        OperatorRun { operator: Some(operator), out: Output::default(), pusher, errors, health: health.clone() };
+    let health = health.clone();
+    let cuts = node.map(|node| {
+        cuts.add_operator();
+        OperatorCuts { cuts: cuts.clone(), node, last: 0 }
+    });
+    let mut run = OperatorRun { operator: Some(operator), out: Output::default(), pusher, errors, health, cuts };
     builder.build(move |mut capabilities| {
         let mut epochs = BTreeMap::new();
         if timing == Timing::ByEpoch
+            && let Start::Fresh(as_of) = start
             && let Some(mut first) = capabilities.pop()
         {
             // Held so that the first epoch is flushed even without any row: a global aggregate has one then.
@@ -132,6 +149,15 @@ struct OperatorRun {
     pusher: Pusher,
     errors: RowErrorReporter,
     health: ViewHealth,
+    cuts: Option<OperatorCuts>,
+}
+
+/// The part of an operator in the cuts of its view.
+struct OperatorCuts {
+    cuts: ViewCuts,
+    node: u32,
+    /// The epoch of the last one.
+    last: u64,
 }
 
 impl OperatorRun {
@@ -165,11 +191,13 @@ impl OperatorRun {
                 epoch.deltas.extend(container.take().map(|delta| (port, delta)));
             });
         }
-        while let Some(mut entry) = epochs.first_entry()
-            && *entry.key() <= frontier
-            && self.operator.is_some()
-        {
+        loop {
+            self.cut_before(epochs.first_key_value().map_or(frontier, |(epoch, _)| frontier.min(*epoch)));
+            let Some(mut entry) = epochs.first_entry() else { break };
             let epoch = *entry.key();
+            if epoch > frontier || self.operator.is_none() {
+                break;
+            }
             for (port, delta) in std::mem::take(&mut entry.get_mut().deltas) {
                 self.absorb(port, delta);
                 self.send_results(&entry.get().capability, epoch);
@@ -192,6 +220,21 @@ impl OperatorRun {
             && self.health.guard(|| working.absorb(port, delta, out)).is_none()
         {
             *operator = None;
+        }
+    }
+
+    /// Hands over the state at the epochs of cuts before `frontier`, all of which are flushed.
+    fn cut_before(&mut self, frontier: u64) {
+        let (Some(OperatorCuts { cuts, node, last }), operator) = (&mut self.cuts, &mut self.operator) else { return };
+        while let Some(epoch) = cuts.first_after(*last).filter(|epoch| *epoch < frontier)
+            && let Some(working) = operator
+        {
+            *last = epoch;
+            let changes = || working.state().map_or(Ok(Vec::new()), State::changes);
+            match self.health.guard(changes) {
+                Some(tables) => cuts.hand_over(epoch, OperatorChange { node: *node, tables }),
+                None => *operator = None,
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use timely::worker::Worker as Timely;
 
 use crate::build;
 use crate::commands::{Command, Installation};
+use crate::cuts::ViewCuts;
 use crate::hub::{Hub, ImportHandle};
 use crate::limits;
 
@@ -52,6 +53,7 @@ pub struct RunningView {
     pub dataflow: Option<usize>,
     /// The inputs of each relation it reads: a self-join has several.
     pub imports: HashMap<RelationId, Vec<ImportHandle>>,
+    pub cuts: ViewCuts,
 }
 
 impl Worker<'_> {
@@ -64,6 +66,9 @@ impl Worker<'_> {
             }
             Command::Remove { view } => self.remove(view),
             Command::Feed { relation, epoch, delta } => self.hub.borrow().publish(relation, epoch.0, &delta),
+            Command::Cut { epoch, views } => {
+                views.iter().filter_map(|view| self.views.get(view)).for_each(|view| view.cuts.announce(epoch.0));
+            }
             Command::Seal { epoch } => self.hub.borrow_mut().seal(epoch.0),
             Command::Shutdown => return Flow::Stop,
         }

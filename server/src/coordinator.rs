@@ -314,6 +314,7 @@ impl Coordinator {
                 plan: install.plan,
                 output: install.output,
                 as_of: self.last,
+                resume: None,
             });
         }
         // Only now, so that views installed together read a source once.

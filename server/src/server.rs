@@ -126,7 +126,7 @@ impl Running {
         let (failed, failures) = mpsc::unbounded_channel();
         let router = EventRouter::default();
         let on_event = router.clone();
-        let engine_config = EngineConfig { workers: config.workers };
+        let engine_config = EngineConfig { workers: config.workers, track_state: true };
         let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &failed)))
             .map_err(|error| anyhow::anyhow!("cannot start the dataflow workers: {error}"))?;
         let engine = Arc::new(engine);

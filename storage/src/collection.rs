@@ -82,8 +82,6 @@ impl CollectionDescription {
 /// Rows in shards, one for each dataflow worker.
 pub struct Collection {
     inner: Arc<Inner>,
-    /// Which writers have been handed out.
-    taken: Vec<AtomicBool>,
 }
 
 /// What a collection shares with its writers and snapshots.
@@ -93,6 +91,8 @@ struct Inner {
     shards: Vec<Mutex<Shard>>,
     progress: Arc<Mutex<Progress>>,
     upper: watch::Sender<Epoch>,
+    /// Which shards have a writer.
+    has_writer: Vec<AtomicBool>,
 }
 
 /// Why a collection could not be read or written.
@@ -125,10 +125,10 @@ impl Collection {
             shards: (0..shards).map(|_| empty()).collect(),
             progress: Arc::new(Mutex::new(Progress::new(shards))),
             upper: watch::Sender::new(Epoch::ZERO),
+            has_writer: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             description,
         };
-        let taken = (0..shards).map(|_| AtomicBool::new(false)).collect();
-        Ok(Arc::new(Self { inner: Arc::new(inner), taken }))
+        Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
     pub fn description(&self) -> &CollectionDescription {
@@ -139,13 +139,13 @@ impl Collection {
         self.inner.shards.len()
     }
 
-    /// The writer of shard `shard`; can be taken once.
+    /// The writer of shard `shard`.
     ///
     /// # Panics
-    /// If it was taken before: two writers of one shard are a bug.
+    /// If it has one: two writers of one shard are a bug.
     pub fn writer(self: &Arc<Self>, shard: usize) -> ShardWriter {
-        let taken = self.taken[shard].swap(true, Ordering::SeqCst);
-        assert!(!taken, "the writer of a shard is taken once");
+        let has_writer = self.inner.has_writer[shard].swap(true, Ordering::SeqCst);
+        assert!(!has_writer, "a shard has one writer");
         ShardWriter::new(self.inner.clone(), shard)
     }
 

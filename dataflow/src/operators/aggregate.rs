@@ -15,6 +15,7 @@ mod boolean;
 mod count;
 mod distinct_values;
 mod double_double;
+mod entries;
 mod extremum;
 mod ordered;
 mod sum;
@@ -24,12 +25,16 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOption
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{concat, filter};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use freshet_planner::plan;
+use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::{Delta, Weights};
 
-use self::accumulators::AggregateState;
+use self::accumulators::{AggregateState, SavedColumns};
+pub(crate) use self::count::gather;
+use self::entries::Entries;
 use crate::operators::key_table::KeyTable;
+use crate::operators::state::{self, Changes, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct Aggregate {
@@ -40,6 +45,7 @@ pub struct Aggregate {
     counts: Vec<i64>,
     aggregates: Vec<AggregateState>,
     touched: Touched,
+    changes: Changes,
     /// The one group without keys, and whether its row has been given.
     global: Global,
     /// The slot of each row of a batch; kept for its memory.
@@ -94,6 +100,7 @@ impl Aggregate {
             counts: Vec::new(),
             aggregates: aggregates.iter().map(|a| AggregateState::new(a, input)).collect::<Result<_, _>>()?,
             touched: Touched::default(),
+            changes: Changes::default(),
             global: if is_global { Global::NotGiven } else { Global::No },
             slots: Vec::new(),
         })
@@ -180,7 +187,12 @@ impl Aggregate {
     fn forget_dead(&mut self, touched: impl Iterator<Item = u32>) {
         let dead: Vec<u32> = touched.filter(|slot| !self.is_live(*slot)).collect();
         self.groups.remove(&dead);
+        dead.iter().for_each(|slot| self.changes.remove(*slot));
         self.aggregates.iter_mut().for_each(|aggregate| aggregate.clear(&dead));
+    }
+
+    fn entries(&mut self) -> impl Iterator<Item = &mut dyn Entries> {
+        self.aggregates.iter_mut().filter_map(|aggregate| aggregate.accumulator()?.entries())
     }
 
     fn check_counts(&self, slots: &[u32]) -> Result<(), OperatorError> {
@@ -228,8 +240,65 @@ impl Operator for Aggregate {
         }
         for slot in old.iter().chain(&new) {
             self.touched.marks[*slot as usize] = false;
+            self.changes.touch(*slot);
         }
         self.forget_dead(old.into_iter().chain(new));
+        Ok(())
+    }
+
+    fn state(&mut self) -> Option<&mut dyn State> {
+        Some(self)
+    }
+}
+
+/// The first table has a row a group: key, number of rows, accumulators. Each aggregate that keeps a multiset a group
+/// has a table of its own beside it.
+impl State for Aggregate {
+    fn track(&mut self) {
+        self.changes.track();
+        self.entries().for_each(Entries::track);
+    }
+
+    fn table_count(&mut self) -> usize {
+        1 + self.entries().count()
+    }
+
+    fn changes(&mut self) -> Result<Vec<TableChange>, OperatorError> {
+        let ids = self.changes.take();
+        let mut columns = self.groups.columns(&ids.changed)?;
+        columns.push(gather(&self.counts, &ids.changed));
+        for accumulator in self.aggregates.iter_mut().filter_map(AggregateState::accumulator) {
+            columns.extend(accumulator.save(&ids.changed)?);
+        }
+        let types = columns.iter().map(|column| column.data_type().clone());
+        let mut tables = vec![ids.with_rows(&state::schema(types), columns)?];
+        for entries in self.entries() {
+            tables.push(entries.changes()?);
+        }
+        Ok(tables)
+    }
+
+    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError> {
+        let [groups, entries @ ..] = tables else { return Err(state::not_of_this_operator()) };
+        let keys = self.keys.len();
+        let parts: Vec<_> = groups.iter().map(|part| (&part.ids[..], part.rows.columns()[..keys].to_vec())).collect();
+        self.groups.restore(&parts)?;
+        self.grow();
+        for StateRows { ids, rows } in groups {
+            let mut columns = SavedColumns(rows.columns()[keys..].iter());
+            let counts = columns.numbers::<Int64Type>()?.values();
+            ids.iter().zip(counts).for_each(|(slot, count)| self.counts[*slot as usize] = *count);
+            for accumulator in self.aggregates.iter_mut().filter_map(AggregateState::accumulator) {
+                accumulator.load(ids, &mut columns)?;
+            }
+            self.changes.restored(ids.iter().copied(), telling);
+            if self.global == Global::NotGiven {
+                self.global = Global::Given;
+            }
+        }
+        for (own, saved) in self.entries().zip(entries) {
+            own.restore(saved, telling)?;
+        }
         Ok(())
     }
 }

@@ -15,7 +15,11 @@ use crate::operators::input::Import;
 
 /// The import that stands for `rows`, which only the worker that owns them gives.
 pub fn import(as_of: u64, rows: &RecordBatch, owned: Owned) -> Import {
-    let mut import = Import::new(as_of, (0..rows.num_columns()).collect(), rows.schema());
+    let columns = (0..rows.num_columns()).collect();
+    if owned == Owned::Given {
+        return Import::resumed(as_of, columns, rows.schema());
+    }
+    let mut import = Import::new(as_of, columns, rows.schema());
     if owned == Owned::Here && rows.num_rows() > 0 {
         import.push_snapshot(&Delta::inserts(rows.clone()));
     }
@@ -28,6 +32,8 @@ pub fn import(as_of: u64, rows: &RecordBatch, owned: Owned) -> Import {
 pub enum Owned {
     Here,
     Elsewhere,
+    /// It gave them in an earlier life.
+    Given,
 }
 
 #[cfg(test)]

@@ -6,11 +6,14 @@
 //! On retraction  the count goes down; at zero the row goes.
 //! Cost           time O(changed rows), memory O(distinct rows).
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::Delta;
 
+use crate::operators::aggregate::gather;
 use crate::operators::key_table::KeyTable;
+use crate::operators::state::{self, Changes, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct Distinct {
@@ -21,6 +24,7 @@ pub struct Distinct {
     marks: Vec<bool>,
     /// Rows whose count changed in this epoch, and whether they were there before.
     touched: Vec<(u32, bool)>,
+    changes: Changes,
     /// The slot of each row of a batch; kept for its memory.
     slots: Vec<u32>,
 }
@@ -36,6 +40,7 @@ impl Distinct {
             counts: Vec::new(),
             marks: Vec::new(),
             touched: Vec::new(),
+            changes: Changes::default(),
             slots: Vec::new(),
         })
     }
@@ -86,11 +91,52 @@ impl Operator for Distinct {
             }
             if count == 0 {
                 dead.push(slot);
+                self.changes.remove(slot);
+            } else {
+                self.changes.touch(slot);
             }
         }
         out.push(Delta::deletes(self.batch(&gone)?));
         out.push(Delta::inserts(self.batch(&come)?));
         self.rows.remove(&dead);
+        Ok(())
+    }
+
+    fn state(&mut self) -> Option<&mut dyn State> {
+        Some(self)
+    }
+}
+
+/// One table: the rows, and how often each is there.
+impl State for Distinct {
+    fn track(&mut self) {
+        self.changes.track();
+    }
+
+    fn table_count(&mut self) -> usize {
+        1
+    }
+
+    fn changes(&mut self) -> Result<Vec<TableChange>, OperatorError> {
+        let ids = self.changes.take();
+        let mut columns = self.rows.columns(&ids.changed)?;
+        columns.push(gather(&self.counts, &ids.changed));
+        let types = columns.iter().map(|column| column.data_type().clone());
+        Ok(vec![ids.with_rows(&state::schema(types), columns)?])
+    }
+
+    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError> {
+        let [saved] = tables else { return Err(state::not_of_this_operator()) };
+        let width = self.schema.fields().len();
+        let parts: Vec<_> = saved.iter().map(|part| (&part.ids[..], part.rows.columns()[..width].to_vec())).collect();
+        self.rows.restore(&parts)?;
+        self.counts.resize(self.rows.slot_end(), 0);
+        self.marks.resize(self.rows.slot_end(), false);
+        for part in saved {
+            let counts = part.rows.column(width).as_primitive::<Int64Type>().values();
+            part.ids.iter().zip(counts).for_each(|(slot, count)| self.counts[*slot as usize] = *count);
+            self.changes.restored(part.ids.iter().copied(), telling);
+        }
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use freshet_types::Delta;
 
 use crate::expressions::{evaluate_column, evaluate_predicate, salvage};
+use crate::operators::state::State;
 use crate::operators::{Operator, OperatorError, Output, Timing};
 
 pub struct Map {
@@ -72,5 +73,9 @@ impl Operator for Map {
 
     fn timing(&self) -> Timing {
         Timing::Anytime
+    }
+
+    fn state(&mut self) -> Option<&mut dyn State> {
+        None
     }
 }

@@ -42,6 +42,11 @@ impl Import {
         Self { as_of, columns, schema, waiting: BTreeMap::new(), stage, relation_frontier: 0 }
     }
 
+    /// An import whose rows of `as_of` have been handed on in an earlier life.
+    pub fn resumed(as_of: u64, columns: Vec<usize>, schema: SchemaRef) -> Self {
+        Self { stage: Stage::Live, ..Self::new(as_of, columns, schema) }
+    }
+
     /// Some rows of the relation at `as_of`.
     pub fn push_snapshot(&mut self, delta: &Delta) {
         if self.stage == Stage::Snapshot {

@@ -22,11 +22,13 @@ use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use freshet_planner::plan::Node;
+use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::Delta;
 
 use self::arrangement::{Arrangement, Matches};
 use crate::expressions::{evaluate_predicate, salvage};
 use crate::limits;
+use crate::operators::state::{self, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct Join {
@@ -122,5 +124,31 @@ impl Operator for Join {
 
     fn flush(&mut self, _out: &mut Output) -> Result<(), OperatorError> {
         self.sides.iter_mut().try_for_each(|side| side.rows.settle(&side.on))
+    }
+
+    fn state(&mut self) -> Option<&mut dyn State> {
+        Some(self)
+    }
+}
+
+/// A table a side: its rows and their weights.
+impl State for Join {
+    fn track(&mut self) {
+        self.sides.iter_mut().for_each(|side| side.rows.track());
+    }
+
+    fn table_count(&mut self) -> usize {
+        self.sides.len()
+    }
+
+    fn changes(&mut self) -> Result<Vec<TableChange>, OperatorError> {
+        self.sides.iter_mut().map(|side| side.rows.changes()).collect()
+    }
+
+    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError> {
+        if tables.len() != self.sides.len() {
+            return Err(state::not_of_this_operator());
+        }
+        self.sides.iter_mut().zip(tables).try_for_each(|(side, saved)| side.rows.restore(saved, &side.on, telling))
     }
 }

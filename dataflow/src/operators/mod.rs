@@ -14,6 +14,7 @@
 //! An operator is a synchronous state machine. It is handed the deltas of one epoch after the other: any
 //! number of [`Operator::absorb`] calls, then one [`Operator::flush`]. Between them nothing may be assumed of the
 //! order of deltas: a row may be deleted before it is inserted, as long as its count is right at the flush.
+//! After a flush its [`state`] can be told for a checkpoint.
 
 pub mod aggregate;
 pub mod constant;
@@ -23,12 +24,14 @@ pub mod input;
 pub mod join;
 mod key_table;
 pub mod output;
+pub mod state;
 pub mod union_all;
 
 use arrow::error::ArrowError;
 use freshet_storage::collection::CollectionError;
 use freshet_types::Delta;
 
+use self::state::State;
 use crate::{RowError, limits};
 
 /// A node of a plan at work.
@@ -50,6 +53,9 @@ pub trait Operator {
     fn timing(&self) -> Timing {
         Timing::ByEpoch
     }
+
+    /// What the operator remembers between epochs; `None` if that is nothing.
+    fn state(&mut self) -> Option<&mut dyn State>;
 }
 
 /// When an operator can take a delta.

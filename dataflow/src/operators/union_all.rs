@@ -9,6 +9,7 @@
 use arrow::datatypes::SchemaRef;
 use freshet_types::Delta;
 
+use crate::operators::state::State;
 use crate::operators::{Operator, OperatorError, Output, Timing};
 
 pub struct UnionAll {
@@ -29,5 +30,9 @@ impl Operator for UnionAll {
 
     fn timing(&self) -> Timing {
         Timing::Anytime
+    }
+
+    fn state(&mut self) -> Option<&mut dyn State> {
+        None
     }
 }

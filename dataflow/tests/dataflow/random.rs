@@ -66,8 +66,10 @@ impl Table {
     }
 }
 
-/// Runs `plan` over two random tables and compares it with `naive` at every epoch.
+/// Runs `plan` over two random tables and compares it with `naive` at every epoch: straight, and with restarts from the
+/// told state.
 fn compare(plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
+    compare_restarted(plan, &naive);
     for (seed, workers) in (0..SEEDS).flat_map(|seed| [1, 2, 4].map(|workers| (seed, workers))) {
         let mut tables = [Table::new(seed), Table::new(seed + 1000)];
         let mut running = Running::start(workers);
@@ -85,6 +87,35 @@ fn compare(plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
         }
         for (epoch, expected) in (1..).zip(expected) {
             assert_eq!(running.rows(10, epoch), expected, "seed {seed}, {workers} workers, epoch {epoch}");
+        }
+    }
+}
+
+/// Like [`compare`], but an engine lives for some epochs, tells its state at some, and is followed by another one, on as
+/// many workers or on others.
+fn compare_restarted(plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
+    for seed in 0..2 * SEEDS {
+        let mut tables = [Table::new(seed), Table::new(seed + 1000)];
+        let mut lives = StdRng::seed_from_u64(seed + 2000);
+        let mut running = Running::start([1, 2, 4][lives.random_range(0..3)]);
+        running.install_over_nothing(10, plan.clone(), 1);
+        for epoch in 2..EPOCHS {
+            for (relation, table) in (1..).zip(&mut tables) {
+                running.feed(relation, epoch, table.change());
+            }
+            let is_cut = lives.random_range(0..2) == 0;
+            if is_cut {
+                running.cut_and_seal(10, epoch);
+            } else {
+                running.seal(epoch);
+            }
+            let expected = naive(&tables[0].rows, &tables[1].rows);
+            assert_eq!(running.rows(10, epoch), expected, "seed {seed}, epoch {epoch}");
+            if is_cut && lives.random_range(0..3) == 0 {
+                let workers = if lives.random() { running.workers() } else { [1, 2, 4][lives.random_range(0..3)] };
+                running = running.resume(workers, 10, plan.clone(), epoch);
+                assert_eq!(running.rows(10, epoch), expected, "seed {seed}, restarted at {epoch}");
+            }
         }
     }
 }

@@ -1,12 +1,15 @@
 //! An engine under test, with its views and events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event};
+use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event, SavedState, output_shards};
 use freshet_planner::plan::Node;
+use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_storage::collection::{Collection, CollectionDescription};
 use freshet_types::{Delta, Epoch, RelationId};
 
@@ -20,29 +23,91 @@ pub struct Running {
     workers: usize,
     pub views: HashMap<u64, Arc<Collection>>,
     pub events: Receiver<Event>,
+    /// What the operators of each view told so far, by operator, worker and table.
+    told: HashMap<u64, BTreeMap<(u32, usize), Vec<StateRows>>>,
 }
 
 impl Running {
     pub fn start(workers: usize) -> Self {
         let (sender, events) = channel();
         let sink = move |event| drop(sender.send(event));
-        let engine = Engine::start(EngineConfig { workers }, Arc::new(sink)).unwrap();
-        Self { engine, workers, views: HashMap::new(), events }
+        let engine = Engine::start(EngineConfig { workers, track_state: true }, Arc::new(sink)).unwrap();
+        Self { engine, workers, views: HashMap::new(), events, told: HashMap::new() }
+    }
+
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     pub fn install(&mut self, view: u64, plan: Node, as_of: u64) {
-        let key = plan.properties.key.clone();
-        let mut description = CollectionDescription::new(format!("v{view}"), plan.schema.clone(), key);
-        description.append_only = plan.properties.append_only;
-        let output = Collection::new(description, self.workers).unwrap();
-        self.views.insert(view, output.clone());
+        let output = self.output(view, &plan);
         self.engine.install(DataflowDescription {
             view: RelationId(view),
             name: format!("v{view}"),
             plan: Arc::new(plan),
             output,
             as_of: Epoch(as_of),
+            resume: None,
         });
+    }
+
+    fn output(&mut self, view: u64, plan: &Node) -> Arc<Collection> {
+        let key = plan.properties.key.clone();
+        let mut description = CollectionDescription::new(format!("v{view}"), plan.schema.clone(), key);
+        description.append_only = plan.properties.append_only;
+        let output = Collection::new(description, self.workers).unwrap();
+        self.views.insert(view, output.clone());
+        output
+    }
+
+    /// Asks for the state of a view at `epoch`, which is the next one to be sealed, and seals it.
+    pub fn cut_and_seal(&mut self, view: u64, epoch: u64) {
+        self.engine.cut(Epoch(epoch), [RelationId(view)].into());
+        self.seal(epoch);
+        for _ in 0..self.workers {
+            let Event::Cut { epoch: at, worker, operators, .. } = self.next_event() else { panic!("a cut") };
+            assert_eq!(at, Epoch(epoch));
+            for operator in operators {
+                let told = self.told.entry(view).or_default().entry((operator.node, worker)).or_default();
+                told.resize_with(operator.tables.len(), || StateRows { ids: vec![], rows: no_rows() });
+                told.iter_mut().zip(operator.tables).for_each(|(told, change)| merge(told, change));
+            }
+        }
+    }
+
+    /// Another engine, with `workers` workers, that goes on with `view` at `epoch`, where its state was told.
+    pub fn resume(mut self, workers: usize, view: u64, plan: Node, epoch: u64) -> Self {
+        let rows = self.views[&view].snapshot(Epoch(epoch)).unwrap().batches(None).unwrap();
+        let told = self.told.remove(&view).unwrap_or_default();
+        let operators = told.iter().map(|(place, tables)| (*place, tables.iter().map(|t| vec![t.clone()]).collect()));
+        let saved = SavedState { workers: self.workers, operators: operators.collect() };
+        let same_workers = self.workers == workers;
+        self.engine.shutdown();
+        let mut resumed = Self::start(workers);
+        let output = resumed.output(view, &plan);
+        let mut writers: Vec<_> = (0..workers).map(|worker| output.writer(worker)).collect();
+        for rows in rows {
+            let shards = output_shards(&plan, &rows, workers).unwrap();
+            for (shard, writer) in writers.iter_mut().enumerate() {
+                let mask: BooleanArray = shards.iter().map(|found| Some(*found == shard)).collect();
+                writer.apply(Epoch(epoch), &Delta::inserts(filter_record_batch(&rows, &mask).unwrap())).unwrap();
+            }
+        }
+        writers.iter_mut().for_each(|writer| writer.advance_upper(Epoch(epoch)));
+        drop(writers);
+        resumed.engine.seal(Epoch(epoch));
+        resumed.engine.install(DataflowDescription {
+            view: RelationId(view),
+            name: format!("v{view}"),
+            plan: Arc::new(plan),
+            output,
+            as_of: Epoch(epoch),
+            resume: Some(Arc::new(saved)),
+        });
+        if same_workers {
+            resumed.told.insert(view, told);
+        }
+        resumed
     }
 
     /// Installs a view over relations that are empty so far.
@@ -81,4 +146,25 @@ impl Running {
     pub fn next_event(&self) -> Event {
         self.events.recv_timeout(PATIENCE).expect("an event within a minute")
     }
+}
+
+fn no_rows() -> RecordBatch {
+    RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::empty()))
+}
+
+/// Brings what is known of a state table up to date.
+fn merge(known: &mut StateRows, change: TableChange) {
+    let TableChange { reset, gone, changed } = change;
+    if reset || known.ids.is_empty() {
+        known.ids.clear();
+        known.rows = changed.rows.slice(0, 0);
+    }
+    let void: HashSet<u32> = gone.iter().chain(&changed.ids).copied().collect();
+    let kept: UInt32Array =
+        (0..).zip(&known.ids).filter(|(_, id)| !void.contains(id)).map(|(index, _): (u32, _)| index).collect();
+    let rows = take_record_batch(&known.rows, &kept).unwrap();
+    known.ids.retain(|id| !void.contains(id));
+    known.ids.extend(&changed.ids);
+    assert_eq!(known.ids.iter().collect::<HashSet<_>>().len(), known.ids.len(), "an id is told twice");
+    known.rows = concat_batches(&changed.rows.schema(), [&rows, &changed.rows]).unwrap();
 }

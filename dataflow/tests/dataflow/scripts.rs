@@ -14,6 +14,7 @@ use freshet_dataflow::operators::aggregate::{Aggregate, OwnsGlobalGroup};
 use freshet_dataflow::operators::distinct::Distinct;
 use freshet_dataflow::operators::filter::Map;
 use freshet_dataflow::operators::join::Join;
+use freshet_dataflow::operators::state::Telling;
 use freshet_dataflow::operators::union_all::UnionAll;
 use freshet_dataflow::operators::{Operator, OperatorError, Output};
 use freshet_planner::plan::{self, AggregateFunction};
@@ -493,4 +494,80 @@ fn a_map_leaves_out_failing_rows_and_reports_them() {
     let [error] = errors.as_slice() else { panic!("one row fails, not {errors:?}") };
     assert_eq!((error.message.as_str(), error.row.as_str()), ("division by zero", "c0=5, c1=0"));
     assert_eq!(error.weight, -2);
+}
+
+/// Whatever an aggregate keeps, it goes on from what it told as if nothing had happened.
+#[test]
+fn every_aggregate_comes_back() {
+    use AggregateFunction as F;
+    let decimal = DataType::Decimal128(12, 2);
+    let types = [INT, INT, FLOAT, decimal.clone(), DataType::Boolean, TEXT, DataType::Date32];
+    let distinct = |aggregate: plan::Aggregate| plan::Aggregate { distinct: true, ..aggregate };
+    let mut aggregates = vec![
+        count_star(),
+        plan::Aggregate { filter: Some(4), ..count_star() },
+        aggregate(F::Sum, 1, INT),
+        aggregate(F::Sum, 2, FLOAT),
+        aggregate(F::Avg, 2, FLOAT),
+        aggregate(F::Sum, 3, DataType::Decimal128(22, 2)),
+        aggregate(F::Avg, 3, DataType::Decimal128(16, 6)),
+        aggregate(F::VarianceSample, 2, FLOAT),
+        aggregate(F::StddevPopulation, 2, FLOAT),
+        aggregate(F::BoolAnd, 4, DataType::Boolean),
+        aggregate(F::BoolOr, 4, DataType::Boolean),
+        distinct(aggregate(F::Sum, 1, INT)),
+    ];
+    for column in [1, 2, 3, 5, 6] {
+        aggregates.push(distinct(aggregate(F::Count, column, INT)));
+        aggregates.push(aggregate(F::Min, column, types[column].clone()));
+        aggregates.push(aggregate(F::Max, column, types[column].clone()));
+    }
+    let before = [
+        (1, vec!["1", "5", "0.1", "1.25", "true", "a", "2020-01-01"]),
+        (2, vec!["1", "5", "NaN", "2.50", "false", "b", "2020-01-02"]),
+        (1, vec!["1", "7", "1e300", "null", "true", "b", "null"]),
+        (1, vec!["2", "null", "inf", "null", "null", "null", "1999-12-31"]),
+        (1, vec!["null", "3", "-0.0", "9.99", "true", "", "2020-01-01"]),
+        (1, vec!["3", "3", "3", "3", "true", "c", "2020-01-01"]),
+    ];
+    let after = [
+        (-2, vec!["1", "5", "NaN", "2.50", "false", "b", "2020-01-02"]),
+        (-1, vec!["2", "null", "inf", "null", "null", "null", "1999-12-31"]),
+        (1, vec!["1", "-8", "0.7", "0.75", "null", "", "2021-01-01"]),
+        (1, vec!["4", "4", "4", "4", "false", "d", "2020-01-01"]),
+    ];
+    for append_only_input in [false, true] {
+        let node = input(1, &schema(&types));
+        let node = if append_only_input { append_only(node) } else { node };
+        let mut original = aggregate_operator(&node, &[0], &aggregates);
+        let mut out = Output::default();
+        original.state().unwrap().track();
+        original.absorb(0, rows::delta(&node.schema, &before), &mut out).unwrap();
+        original.flush(&mut out).unwrap();
+        let told = original.state().unwrap().changes().unwrap();
+        let tables: Vec<_> = told.into_iter().map(|change| vec![change.changed]).collect();
+        for telling in [Telling::OnlyChanges, Telling::All] {
+            let mut restored = aggregate_operator(&node, &[0], &aggregates);
+            restored.state().unwrap().track();
+            restored.state().unwrap().restore(&tables, telling).unwrap();
+            let again = restored.state().unwrap().changes().unwrap();
+            for (table, change) in tables.iter().zip(again) {
+                assert_eq!(change.reset, telling == Telling::All);
+                let expected = if telling == Telling::All { table[0].ids.len() } else { 0 };
+                assert_eq!(change.changed.ids.len(), expected);
+            }
+            let changes = after.iter().filter(|(weight, _)| *weight > 0 || !append_only_input);
+            let changes: Vec<(i64, Vec<&str>)> = changes.cloned().collect();
+            let mut twin = aggregate_operator(&node, &[0], &aggregates);
+            let (mut of_twin, mut of_restored) = (Output::default(), Output::default());
+            twin.absorb(0, rows::delta(&node.schema, &before), &mut of_twin).unwrap();
+            twin.flush(&mut of_twin).unwrap();
+            of_twin.take_deltas();
+            for (operator, out) in [(&mut twin, &mut of_twin), (&mut restored, &mut of_restored)] {
+                operator.absorb(0, rows::delta(&node.schema, &changes), out).unwrap();
+                operator.flush(out).unwrap();
+            }
+            assert_eq!(rows::of(of_restored.take_deltas()), rows::of(of_twin.take_deltas()));
+        }
+    }
 }

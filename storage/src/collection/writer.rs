@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::error::ArrowError;
@@ -149,6 +150,12 @@ impl ShardWriter {
                 }
             }
         }
+    }
+}
+
+impl Drop for ShardWriter {
+    fn drop(&mut self) {
+        self.collection.has_writer[self.shard].store(false, Ordering::SeqCst);
     }
 }
 

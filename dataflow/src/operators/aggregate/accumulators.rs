@@ -1,19 +1,23 @@
 //! Accumulators: the state of one aggregate over all groups, as columns over slots.
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt32Array};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, PrimitiveArray, UInt32Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{filter, is_not_null};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Schema};
 use freshet_planner::plan::{self, AggregateFunction};
 use freshet_types::{Delta, Weights};
 
 use super::boolean::{BooleanAggregate, Quantifier};
 use super::count::Count;
 use super::distinct_values::DistinctValues;
+use super::entries::Entries;
 use super::extremum::{Direction, Extremum, ExtremumOfMultiset};
 use super::sum::{DecimalAggregate, FloatAggregate, IntSum, Total};
 use super::variance::{Spread, Variance};
 use crate::operators::OperatorError;
+use crate::operators::state::not_of_this_operator;
 
 /// The rows of a batch that take part in an aggregate.
 #[derive(Clone, Copy)]
@@ -63,6 +67,42 @@ pub trait Accumulator {
     fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError>;
 
     fn clear(&mut self, slots: &[u32]);
+
+    /// The state of the groups at `slots` as columns, but for what [`Accumulator::entries`] tells.
+    ///
+    /// # Errors
+    /// If columns cannot be made of it, which would be a bug.
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError>;
+
+    /// Takes in what was saved, for groups that are empty; there is room for them. Takes its columns off `columns`.
+    ///
+    /// # Errors
+    /// If the columns are not of this accumulator.
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError>;
+
+    /// What there is beside the columns; whether there is any does not change.
+    fn entries(&mut self) -> Option<&mut dyn Entries> {
+        None
+    }
+}
+
+/// The columns of saved groups, of which each accumulator takes its own.
+pub struct SavedColumns<'a>(pub std::slice::Iter<'a, ArrayRef>);
+
+impl<'a> SavedColumns<'a> {
+    pub fn take(&mut self) -> Result<&'a ArrayRef, OperatorError> {
+        self.0.next().ok_or_else(not_of_this_operator)
+    }
+
+    /// The next column, which has numbers.
+    pub fn numbers<T: ArrowPrimitiveType>(&mut self) -> Result<&'a PrimitiveArray<T>, OperatorError> {
+        self.take()?.as_primitive_opt::<T>().ok_or_else(not_of_this_operator)
+    }
+}
+
+/// A column of numbers.
+pub fn column<T: ArrowPrimitiveType>(values: impl Iterator<Item = T::Native>) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::from_iter_values(values))
 }
 
 /// One aggregate of an operator: which rows take part, and what is made of them.
@@ -129,6 +169,14 @@ impl AggregateState {
     pub fn clear(&mut self, slots: &[u32]) {
         if let Kind::Accumulated(accumulator) = &mut self.kind {
             accumulator.clear(slots);
+        }
+    }
+
+    /// What keeps the state, unless the operator does.
+    pub fn accumulator(&mut self) -> Option<&mut dyn Accumulator> {
+        match &mut self.kind {
+            Kind::RowCount => None,
+            Kind::Accumulated(accumulator) => Some(&mut **accumulator),
         }
     }
 }

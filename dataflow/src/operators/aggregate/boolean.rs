@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::datatypes::Int64Type;
 
-use super::accumulators::{Accumulator, Update};
+use super::accumulators::{Accumulator, SavedColumns, Update, column};
 use super::count::add_weight;
 use crate::operators::OperatorError;
 
@@ -47,5 +48,18 @@ impl Accumulator for BooleanAggregate {
 
     fn clear(&mut self, slots: &[u32]) {
         slots.iter().for_each(|slot| self.counts[*slot as usize] = [0; 2]);
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        let counts = |index: usize| slots.iter().map(move |slot| self.counts[*slot as usize][index]);
+        Ok(vec![column::<Int64Type>(counts(0)), column::<Int64Type>(counts(1))])
+    }
+
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        for index in [0, 1] {
+            let counts = columns.numbers::<Int64Type>()?.values();
+            slots.iter().zip(counts).for_each(|(slot, count)| self.counts[*slot as usize][index] = *count);
+        }
+        Ok(())
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::Int64Type;
 
-use super::accumulators::{Accumulator, Update};
+use super::accumulators::{Accumulator, SavedColumns, Update};
 use crate::operators::OperatorError;
 
 #[derive(Default)]
@@ -39,5 +40,15 @@ impl Accumulator for Count {
 
     fn clear(&mut self, slots: &[u32]) {
         slots.iter().for_each(|slot| self.counts[*slot as usize] = 0);
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(vec![gather(&self.counts, slots)])
+    }
+
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        let counts = columns.numbers::<Int64Type>()?.values();
+        slots.iter().zip(counts).for_each(|(slot, count)| self.counts[*slot as usize] = *count);
+        Ok(())
     }
 }

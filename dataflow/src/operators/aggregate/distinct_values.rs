@@ -3,24 +3,40 @@
 //! Counts the copies of each value in each group, and lets the aggregate see a value when its first copy comes and
 //! its last one goes.
 
-use arrow::array::UInt32Array;
-use arrow::array::{Array, ArrayRef};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array};
+use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
+use arrow::row::{RowConverter, SortField};
+use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::KeyEncoder;
 use freshet_types::keys::{hash_bytes, hash_int};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::accumulators::{Accumulator, Update};
+use super::accumulators::{Accumulator, SavedColumns, Update};
 use super::count::add_weight;
+use super::entries::{Entries, Ledger, saved_columns};
 use crate::operators::OperatorError;
+use crate::operators::state::Telling;
 
 pub struct DistinctValues {
+    data_type: DataType,
     encoder: KeyEncoder,
-    ints: HashTable<Copies<i64>>,
-    others: HashTable<Copies<Box<[u8]>>>,
+    values: Values,
     inner: Box<dyn Accumulator>,
+}
+
+/// The values of all groups, in the form that keys of their type have.
+enum Values {
+    Ints(Counted<i64>),
+    Others(Counted<Box<[u8]>>, RowConverter),
+}
+
+/// Counts copies.
+struct Counted<V> {
+    table: HashTable<Copies<V>>,
+    hash: fn(&V) -> u64,
+    ledger: Ledger<V>,
 }
 
 /// How often a value occurs in the group at `slot`.
@@ -28,6 +44,7 @@ struct Copies<V> {
     slot: u32,
     value: V,
     count: i64,
+    id: u32,
 }
 
 /// Spreads the groups of one value over the table.
@@ -35,12 +52,76 @@ fn hash_in_group(hash: u64, slot: u32) -> u64 {
     hash ^ hash_int(i64::from(slot))
 }
 
+impl<V: Clone> Counted<V> {
+    fn new(hash: fn(&V) -> u64) -> Self {
+        Self { table: HashTable::new(), hash, ledger: Ledger::default() }
+    }
+
+    /// Adds `weight` copies of the value that has this hash; says whether the value came or went. Counts may be negative
+    /// until the epoch is complete.
+    #[inline]
+    fn count(
+        &mut self,
+        slot: u32,
+        (hash, is_equal): (u64, impl Fn(&V) -> bool),
+        weight: i64,
+        value: impl Fn() -> V,
+    ) -> Result<i64, OperatorError> {
+        let Self { table, hash: hash_of, ledger } = self;
+        let entry = table.entry(
+            hash_in_group(hash, slot),
+            |copies| copies.slot == slot && is_equal(&copies.value),
+            |copies| hash_in_group(hash_of(&copies.value), copies.slot),
+        );
+        let mut entry = match entry {
+            Entry::Occupied(entry) => {
+                ledger.touch(entry.get().id, slot, value);
+                entry
+            }
+            Entry::Vacant(_) if weight == 0 => return Ok(0),
+            Entry::Vacant(entry) => {
+                let id = ledger.add(slot, &value);
+                entry.insert(Copies { slot, value: value(), count: 0, id })
+            }
+        };
+        let copies = entry.get_mut();
+        let was_there = copies.count > 0;
+        add_weight(&mut copies.count, weight)?;
+        let is_there = copies.count > 0;
+        if copies.count == 0 {
+            ledger.remove(copies.id);
+            entry.remove();
+        }
+        Ok(i64::from(is_there) - i64::from(was_there))
+    }
+
+    fn copies_of(&self, slot: u32, value: &V, is_equal: impl Fn(&V) -> bool) -> i64 {
+        let hash = hash_in_group((self.hash)(value), slot);
+        let found = self.table.find(hash, |copies| copies.slot == slot && is_equal(&copies.value));
+        found.expect("a changed entry is there").count
+    }
+
+    fn restore(&mut self, id: u32, (slot, value, count): (u32, V, i64), telling: Telling) {
+        self.ledger.restore(id, slot, telling, || value.clone());
+        let (hash, hash_of) = (hash_in_group((self.hash)(&value), slot), self.hash);
+        let rehash = |copies: &Copies<V>| hash_in_group(hash_of(&copies.value), copies.slot);
+        self.table.insert_unique(hash, Copies { slot, value, count, id }, rehash);
+    }
+}
+
 impl DistinctValues {
     /// # Errors
     /// If values of the type cannot be told apart.
     pub fn new(data_type: &DataType, inner: Box<dyn Accumulator>) -> Result<Self, OperatorError> {
         let encoder = KeyEncoder::new(std::slice::from_ref(data_type))?;
-        Ok(Self { encoder, ints: HashTable::new(), others: HashTable::new(), inner })
+        let nothing = encoder.encode(&[arrow::array::new_empty_array(data_type)], 0)?;
+        let values = if nothing.as_ints().is_some() {
+            Values::Ints(Counted::new(|value| hash_int(*value)))
+        } else {
+            let converter = RowConverter::new(vec![SortField::new(data_type.clone())])?;
+            Values::Others(Counted::new(|value| hash_bytes(value)), converter)
+        };
+        Ok(Self { data_type: data_type.clone(), encoder, values, inner })
     }
 
     /// Changes the copies of each row's value; gives the rows with which a value came (+1) or went (-1).
@@ -53,28 +134,22 @@ impl DistinctValues {
             }
         };
         let keys = self.encoder.encode(std::slice::from_ref(update.values()), update.slots.len())?;
-        if let Some(ints) = keys.as_ints() {
-            update.each(|slot, row, weight| {
-                let (slot, value) = (slot_number(slot), ints.values[row]);
-                let entry = self.ints.entry(
-                    hash_in_group(hash_int(value), slot),
-                    |copies| copies.value == value && copies.slot == slot,
-                    |copies| hash_in_group(hash_int(copies.value), copies.slot),
-                );
-                note(row, count(entry, weight, || Copies { slot, value, count: 0 })?);
+        match &mut self.values {
+            Values::Ints(counted) => {
+                let ints = keys.as_ints().expect("an encoder makes keys of one kind");
+                update.each(|slot, row, weight| {
+                    let value = ints.values[row];
+                    let wanted = (hash_int(value), |other: &i64| *other == value);
+                    note(row, counted.count(slot_number(slot), wanted, weight, || value)?);
+                    Ok(())
+                })?;
+            }
+            Values::Others(counted, _) => update.each(|slot, row, weight| {
+                let value = keys.bytes(row).expect("an encoder makes keys of one kind");
+                let wanted = (hash_bytes(value), |other: &Box<[u8]>| **other == *value);
+                note(row, counted.count(slot_number(slot), wanted, weight, || value.into())?);
                 Ok(())
-            })?;
-        } else {
-            update.each(|slot, row, weight| {
-                let (slot, value) = (slot_number(slot), keys.bytes(row).expect("keys are integers or bytes"));
-                let entry = self.others.entry(
-                    hash_in_group(hash_bytes(value), slot),
-                    |copies| *copies.value == *value && copies.slot == slot,
-                    |copies| hash_in_group(hash_bytes(&copies.value), copies.slot),
-                );
-                note(row, count(entry, weight, || Copies { slot, value: value.into(), count: 0 })?);
-                Ok(())
-            })?;
+            })?,
         }
         Ok((rows, weights))
     }
@@ -82,23 +157,6 @@ impl DistinctValues {
 
 fn slot_number(slot: usize) -> u32 {
     u32::try_from(slot).expect("slots are handed out as u32")
-}
-
-/// Adds `weight` copies; says whether the value came or went. Counts may be negative until the epoch is complete.
-fn count<V>(entry: Entry<'_, Copies<V>>, weight: i64, new: impl FnOnce() -> Copies<V>) -> Result<i64, OperatorError> {
-    let mut entry = match entry {
-        Entry::Occupied(entry) => entry,
-        Entry::Vacant(_) if weight == 0 => return Ok(0),
-        Entry::Vacant(entry) => entry.insert(new()),
-    };
-    let copies = entry.get_mut();
-    let was_there = copies.count > 0;
-    add_weight(&mut copies.count, weight)?;
-    let is_there = copies.count > 0;
-    if copies.count == 0 {
-        entry.remove();
-    }
-    Ok(i64::from(is_there) - i64::from(was_there))
 }
 
 impl Accumulator for DistinctValues {
@@ -121,5 +179,71 @@ impl Accumulator for DistinctValues {
     /// The values of a group without rows are gone already.
     fn clear(&mut self, slots: &[u32]) {
         self.inner.clear(slots);
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        self.inner.save(slots)
+    }
+
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        self.inner.load(slots, columns)
+    }
+
+    fn entries(&mut self) -> Option<&mut dyn Entries> {
+        Some(self)
+    }
+}
+
+impl Entries for DistinctValues {
+    fn track(&mut self) {
+        match &mut self.values {
+            Values::Ints(counted) => counted.ledger.track(),
+            Values::Others(counted, _) => counted.ledger.track(),
+        }
+    }
+
+    fn changes(&mut self) -> Result<TableChange, OperatorError> {
+        match &mut self.values {
+            Values::Ints(counted) => {
+                let changed = counted.ledger.take();
+                let copies = changed.each().map(|(slot, value)| counted.copies_of(slot, value, |other| other == value));
+                let copies = copies.collect();
+                let values = cast(&Int64Array::from(changed.values.clone()), &self.data_type)?;
+                changed.with_values(values, copies)
+            }
+            Values::Others(counted, converter) => {
+                let changed = counted.ledger.take();
+                let copies = changed.each().map(|(slot, value)| counted.copies_of(slot, value, |other| other == value));
+                let copies = copies.collect();
+                let parser = converter.parser();
+                let values = converter.convert_rows(changed.values.iter().map(|value| parser.parse(value)))?.remove(0);
+                changed.with_values(values, copies)
+            }
+        }
+    }
+
+    fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError> {
+        for part in saved {
+            let (slots, values, counts) = saved_columns(part)?;
+            let keys = self.encoder.encode(std::slice::from_ref(values), part.ids.len())?;
+            let rows = part.ids.iter().zip(slots).zip(counts).enumerate();
+            match &mut self.values {
+                Values::Ints(counted) => {
+                    let ints = keys.as_ints().expect("an encoder makes keys of one kind");
+                    rows.for_each(|(row, ((id, slot), count))| {
+                        counted.restore(*id, (*slot, ints.values[row], *count), telling)
+                    });
+                }
+                Values::Others(counted, _) => rows.for_each(|(row, ((id, slot), count))| {
+                    let value = keys.bytes(row).expect("an encoder makes keys of one kind");
+                    counted.restore(*id, (*slot, value.into(), *count), telling);
+                }),
+            }
+        }
+        match &mut self.values {
+            Values::Ints(counted) => counted.ledger.restored(saved),
+            Values::Others(counted, _) => counted.ledger.restored(saved),
+        }
+        Ok(())
     }
 }

@@ -37,6 +37,15 @@ impl DoubleDouble {
         self.high + self.low
     }
 
+    /// The two parts, of which [`DoubleDouble::from_parts`] makes the same number again.
+    pub fn parts(self) -> (f64, f64) {
+        (self.high, self.low)
+    }
+
+    pub fn from_parts(high: f64, low: f64) -> Self {
+        Self { high, low }
+    }
+
     /// `a * b`, exactly.
     #[inline]
     pub fn product(a: f64, b: f64) -> Self {

@@ -1,14 +1,19 @@
 //! `min(x)` and `max(x)`: one value a group if nothing is ever retracted, else all values of the group in order.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use arrow::array::ArrayRef;
+use arrow::compute::{filter, is_not_null};
 use arrow::datatypes::DataType;
+use freshet_storage::checkpoint::{StateRows, TableChange};
 
-use super::accumulators::{Accumulator, Update};
+use super::accumulators::{Accumulator, SavedColumns, Update};
 use super::count::add_weight;
+use super::entries::{ChangedEntries, Entries, Ledger, saved_columns};
 use super::ordered::{Form, form_of, from_bytes, from_int64, from_int128, to_bytes, to_int64, to_int128};
 use crate::operators::OperatorError;
+use crate::operators::state::Telling;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -106,6 +111,18 @@ impl Accumulator for Extremum {
             }
         }
     }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(vec![self.evaluate(slots)?])
+    }
+
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        let values = columns.take()?;
+        let valid = is_not_null(values)?;
+        let slots: Vec<u32> = valid.values().set_indices().map(|row| slots[row]).collect();
+        let values = filter(values, &valid)?;
+        self.update(Update { slots: &slots, values: Some(&values), weights: None })
+    }
 }
 
 /// Min or max over an input with retractions.
@@ -117,61 +134,115 @@ pub struct ExtremumOfMultiset {
 
 /// How often each value occurs in each group.
 enum Multisets {
-    Int64(Vec<BTreeMap<i64, i64>>),
-    Int128(Vec<BTreeMap<i128, i64>>),
-    Bytes(Vec<BTreeMap<Vec<u8>, i64>>),
+    Int64(Multiset<i64>),
+    Int128(Multiset<i128>),
+    Bytes(Multiset<Vec<u8>>),
+}
+
+struct Multiset<V> {
+    groups: Vec<BTreeMap<V, Copies>>,
+    ledger: Ledger<V>,
+}
+
+/// How often a value occurs in a group.
+struct Copies {
+    count: i64,
+    id: u32,
 }
 
 impl ExtremumOfMultiset {
     /// `None` if the type has no order.
     pub fn new(direction: Direction, data_type: &DataType) -> Option<Self> {
         let values = match form_of(data_type)? {
-            Form::Int64 => Multisets::Int64(Vec::new()),
-            Form::Int128 => Multisets::Int128(Vec::new()),
-            Form::Bytes => Multisets::Bytes(Vec::new()),
+            Form::Int64 => Multisets::Int64(Multiset::default()),
+            Form::Int128 => Multisets::Int128(Multiset::default()),
+            Form::Bytes => Multisets::Bytes(Multiset::default()),
         };
         Some(Self { direction, data_type: data_type.clone(), values })
     }
 }
 
-/// Adds `weight` copies of `value`. Counts may be negative until the epoch is complete.
-fn count<Q>(multiset: &mut BTreeMap<Q::Owned, i64>, value: &Q, weight: i64) -> Result<(), OperatorError>
-where
-    Q: ToOwned<Owned: Ord> + Ord + ?Sized,
-{
-    if weight == 0 {
-        return Ok(());
+impl<V> Default for Multiset<V> {
+    fn default() -> Self {
+        Self { groups: Vec::new(), ledger: Ledger::default() }
     }
-    let Some(copies) = multiset.get_mut(value) else {
-        multiset.insert(value.to_owned(), weight);
-        return Ok(());
-    };
-    add_weight(copies, weight)?;
-    if *copies == 0 {
-        multiset.remove(value);
-    }
-    Ok(())
 }
 
-fn best<K: Ord>(multiset: &BTreeMap<K, i64>, direction: Direction) -> Result<Option<&K>, OperatorError> {
-    let found = match direction {
-        Direction::Least => multiset.first_key_value(),
-        Direction::Greatest => multiset.last_key_value(),
-    };
-    match found {
-        Some((_, copies)) if *copies < 0 => {
-            Err(OperatorError::BrokenInvariant("a value was deleted from a group that is not in it".to_string()))
+impl<V: Ord + Clone> Multiset<V> {
+    /// Adds `weight` copies of `value`. Counts may be negative until the epoch is complete.
+    fn count<Q>(&mut self, slot: usize, value: &Q, weight: i64) -> Result<(), OperatorError>
+    where
+        V: Borrow<Q>,
+        Q: ToOwned<Owned = V> + Ord + ?Sized,
+    {
+        if weight == 0 {
+            return Ok(());
         }
-        found => Ok(found.map(|(value, _)| value)),
+        let group = u32::try_from(slot).expect("slots are handed out as u32");
+        let Some(copies) = self.groups[slot].get_mut(value) else {
+            let id = self.ledger.add(group, || value.to_owned());
+            self.groups[slot].insert(value.to_owned(), Copies { count: weight, id });
+            return Ok(());
+        };
+        self.ledger.touch(copies.id, group, || value.to_owned());
+        add_weight(&mut copies.count, weight)?;
+        if copies.count == 0 {
+            self.ledger.remove(copies.id);
+            self.groups[slot].remove(value);
+        }
+        Ok(())
+    }
+
+    fn best(&self, slot: u32, direction: Direction) -> Result<Option<&V>, OperatorError> {
+        let group = &self.groups[slot as usize];
+        let found = match direction {
+            Direction::Least => group.first_key_value(),
+            Direction::Greatest => group.last_key_value(),
+        };
+        match found {
+            Some((_, Copies { count: ..0, .. })) => {
+                Err(OperatorError::BrokenInvariant("a value was deleted from a group that is not in it".to_string()))
+            }
+            found => Ok(found.map(|(value, _)| value)),
+        }
+    }
+
+    /// The values of a group without rows are gone already.
+    fn clear(&mut self, slots: &[u32]) {
+        debug_assert!(slots.iter().all(|slot| self.groups[*slot as usize].is_empty()));
+    }
+
+    /// The changed entries, and how often each is there.
+    fn changes(&mut self) -> (ChangedEntries<V>, Vec<i64>) {
+        let changed = self.ledger.take();
+        let counts = changed
+            .each()
+            .map(|(slot, value)| self.groups[slot as usize].get(value).expect("a changed entry is there").count);
+        let counts = counts.collect();
+        (changed, counts)
+    }
+
+    fn restore(
+        &mut self,
+        part: &StateRows,
+        values: impl Iterator<Item = V>,
+        telling: Telling,
+    ) -> Result<(), OperatorError> {
+        let (slots, _, counts) = saved_columns(part)?;
+        for (((id, slot), count), value) in part.ids.iter().zip(slots).zip(counts).zip(values) {
+            self.ledger.restore(*id, *slot, telling, || value.clone());
+            self.groups[*slot as usize].insert(value, Copies { count: *count, id: *id });
+        }
+        Ok(())
     }
 }
 
 impl Accumulator for ExtremumOfMultiset {
     fn grow(&mut self, slots: usize) {
         match &mut self.values {
-            Multisets::Int64(sets) => sets.resize_with(slots, BTreeMap::new),
-            Multisets::Int128(sets) => sets.resize_with(slots, BTreeMap::new),
-            Multisets::Bytes(sets) => sets.resize_with(slots, BTreeMap::new),
+            Multisets::Int64(sets) => sets.groups.resize_with(slots, BTreeMap::new),
+            Multisets::Int128(sets) => sets.groups.resize_with(slots, BTreeMap::new),
+            Multisets::Bytes(sets) => sets.groups.resize_with(slots, BTreeMap::new),
         }
     }
 
@@ -179,15 +250,15 @@ impl Accumulator for ExtremumOfMultiset {
         match &mut self.values {
             Multisets::Int64(sets) => {
                 let values = to_int64(update.values())?;
-                update.each(|slot, row, weight| count(&mut sets[slot], &values[row], weight))
+                update.each(|slot, row, weight| sets.count(slot, &values[row], weight))
             }
             Multisets::Int128(sets) => {
                 let values = to_int128(update.values());
-                update.each(|slot, row, weight| count(&mut sets[slot], &values[row], weight))
+                update.each(|slot, row, weight| sets.count(slot, &values[row], weight))
             }
             Multisets::Bytes(sets) => {
                 let values = to_bytes(update.values())?;
-                update.each(|slot, row, weight| count(&mut sets[slot], values.value(row), weight))
+                update.each(|slot, row, weight| sets.count(slot, values.value(row), weight))
             }
         }
     }
@@ -196,15 +267,15 @@ impl Accumulator for ExtremumOfMultiset {
         let direction = self.direction;
         Ok(match &self.values {
             Multisets::Int64(sets) => {
-                let results = slots.iter().map(|slot| Ok(best(&sets[*slot as usize], direction)?.copied()));
+                let results = slots.iter().map(|slot| Ok(sets.best(*slot, direction)?.copied()));
                 from_int64(results.collect::<Result<_, OperatorError>>()?, &self.data_type)?
             }
             Multisets::Int128(sets) => {
-                let results = slots.iter().map(|slot| Ok(best(&sets[*slot as usize], direction)?.copied()));
+                let results = slots.iter().map(|slot| Ok(sets.best(*slot, direction)?.copied()));
                 from_int128(results.collect::<Result<_, OperatorError>>()?, &self.data_type)
             }
             Multisets::Bytes(sets) => {
-                let results = slots.iter().map(|slot| Ok(best(&sets[*slot as usize], direction)?.map(Vec::as_slice)));
+                let results = slots.iter().map(|slot| Ok(sets.best(*slot, direction)?.map(Vec::as_slice)));
                 let results = results.collect::<Result<Vec<_>, OperatorError>>()?;
                 from_bytes(results.into_iter(), &self.data_type)?
             }
@@ -212,12 +283,73 @@ impl Accumulator for ExtremumOfMultiset {
     }
 
     fn clear(&mut self, slots: &[u32]) {
-        for slot in slots {
-            match &mut self.values {
-                Multisets::Int64(sets) => sets[*slot as usize].clear(),
-                Multisets::Int128(sets) => sets[*slot as usize].clear(),
-                Multisets::Bytes(sets) => sets[*slot as usize].clear(),
+        match &mut self.values {
+            Multisets::Int64(sets) => sets.clear(slots),
+            Multisets::Int128(sets) => sets.clear(slots),
+            Multisets::Bytes(sets) => sets.clear(slots),
+        }
+    }
+
+    /// All is in the entries.
+    fn save(&self, _slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(vec![])
+    }
+
+    fn load(&mut self, _slots: &[u32], _columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    fn entries(&mut self) -> Option<&mut dyn Entries> {
+        Some(self)
+    }
+}
+
+impl Entries for ExtremumOfMultiset {
+    fn track(&mut self) {
+        match &mut self.values {
+            Multisets::Int64(sets) => sets.ledger.track(),
+            Multisets::Int128(sets) => sets.ledger.track(),
+            Multisets::Bytes(sets) => sets.ledger.track(),
+        }
+    }
+
+    fn changes(&mut self) -> Result<TableChange, OperatorError> {
+        match &mut self.values {
+            Multisets::Int64(sets) => {
+                let (changed, counts) = sets.changes();
+                let values = changed.values.iter().map(|value| Some(*value)).collect();
+                changed.with_values(from_int64(values, &self.data_type)?, counts)
+            }
+            Multisets::Int128(sets) => {
+                let (changed, counts) = sets.changes();
+                let values = changed.values.iter().map(|value| Some(*value)).collect();
+                changed.with_values(from_int128(values, &self.data_type), counts)
+            }
+            Multisets::Bytes(sets) => {
+                let (changed, counts) = sets.changes();
+                let values = from_bytes(changed.values.iter().map(|value| Some(&value[..])), &self.data_type)?;
+                changed.with_values(values, counts)
             }
         }
+    }
+
+    fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError> {
+        for part in saved {
+            let (_, values, _) = saved_columns(part)?;
+            match &mut self.values {
+                Multisets::Int64(sets) => sets.restore(part, to_int64(values)?.iter().copied(), telling)?,
+                Multisets::Int128(sets) => sets.restore(part, to_int128(values).iter().copied(), telling)?,
+                Multisets::Bytes(sets) => {
+                    let values = to_bytes(values)?;
+                    sets.restore(part, values.iter().flatten().map(<[u8]>::to_vec), telling)?;
+                }
+            }
+        }
+        match &mut self.values {
+            Multisets::Int64(sets) => sets.ledger.restored(saved),
+            Multisets::Int128(sets) => sets.ledger.restored(saved),
+            Multisets::Bytes(sets) => sets.ledger.restored(saved),
+        }
+        Ok(())
     }
 }

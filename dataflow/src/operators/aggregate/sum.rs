@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array};
 use arrow::datatypes::{Decimal128Type, DecimalType, Float64Type, Int64Type};
 
-use super::accumulators::{Accumulator, Update};
+use super::accumulators::{Accumulator, SavedColumns, Update, column};
 use super::count::add_weight;
 use super::double_double::DoubleDouble;
 use crate::operators::OperatorError;
@@ -35,6 +35,20 @@ impl WideSum {
         self.sum = sum.ok_or(OperatorError::OutOfRange("numeric"))?;
         add_weight(&mut self.count, weight)
     }
+}
+
+fn save_sums(sums: &[WideSum], slots: &[u32]) -> Vec<ArrayRef> {
+    let at = |slot: &u32| sums[*slot as usize];
+    let totals = column::<Decimal128Type>(slots.iter().map(|slot| at(slot).sum));
+    vec![totals, column::<Int64Type>(slots.iter().map(|slot| at(slot).count))]
+}
+
+fn load_sums(sums: &mut [WideSum], slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+    let (totals, counts) = (columns.numbers::<Decimal128Type>()?.values(), columns.numbers::<Int64Type>()?.values());
+    for ((slot, sum), count) in slots.iter().zip(totals).zip(counts) {
+        sums[*slot as usize] = WideSum { sum: *sum, count: *count };
+    }
+    Ok(())
 }
 
 /// `sum` of BIGINT.
@@ -65,6 +79,14 @@ impl Accumulator for IntSum {
 
     fn clear(&mut self, slots: &[u32]) {
         slots.iter().for_each(|slot| self.sums[*slot as usize] = WideSum::default());
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(save_sums(&self.sums, slots))
+    }
+
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        load_sums(&mut self.sums, slots, columns)
     }
 }
 
@@ -123,6 +145,14 @@ impl Accumulator for DecimalAggregate {
 
     fn clear(&mut self, slots: &[u32]) {
         slots.iter().for_each(|slot| self.sums[*slot as usize] = WideSum::default());
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(save_sums(&self.sums, slots))
+    }
+
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        load_sums(&mut self.sums, slots, columns)
     }
 }
 
@@ -209,5 +239,38 @@ impl Accumulator for FloatAggregate {
             self.sums[*slot as usize] = FloatSum::default();
             self.not_finite.remove(&(*slot as usize));
         }
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        let finite = |slot: &u32| self.sums[*slot as usize].finite.parts();
+        let others = |slot: &u32| self.not_finite.get(&(*slot as usize)).copied().unwrap_or_default();
+        Ok(vec![
+            column::<Float64Type>(slots.iter().map(|slot| finite(slot).0)),
+            column::<Float64Type>(slots.iter().map(|slot| finite(slot).1)),
+            column::<Int64Type>(slots.iter().map(|slot| self.sums[*slot as usize].count)),
+            column::<Int64Type>(slots.iter().map(|slot| others(slot).nan)),
+            column::<Int64Type>(slots.iter().map(|slot| others(slot).infinity)),
+            column::<Int64Type>(slots.iter().map(|slot| others(slot).minus_infinity)),
+        ])
+    }
+
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        let (high, low) = (columns.numbers::<Float64Type>()?, columns.numbers::<Float64Type>()?);
+        let counts = columns.numbers::<Int64Type>()?;
+        let (nan, infinity) = (columns.numbers::<Int64Type>()?, columns.numbers::<Int64Type>()?);
+        let minus_infinity = columns.numbers::<Int64Type>()?;
+        for (row, slot) in slots.iter().enumerate() {
+            let finite = DoubleDouble::from_parts(high.value(row), low.value(row));
+            self.sums[*slot as usize] = FloatSum { finite, count: counts.value(row) };
+            let others = NotFinite {
+                nan: nan.value(row),
+                infinity: infinity.value(row),
+                minus_infinity: minus_infinity.value(row),
+            };
+            if others != NotFinite::default() {
+                self.not_finite.insert(*slot as usize, others);
+            }
+        }
+        Ok(())
     }
 }

@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array};
-use arrow::datatypes::Float64Type;
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
+use arrow::datatypes::{Float64Type, Int64Type};
 
-use super::accumulators::{Accumulator, Update};
+use super::accumulators::{Accumulator, SavedColumns, Update, column};
 use super::count::add_weight;
 use super::double_double::DoubleDouble;
 use crate::operators::OperatorError;
@@ -119,5 +119,39 @@ impl Accumulator for Variance {
             self.groups[*slot as usize] = Moments::default();
             self.not_finite.remove(&(*slot as usize));
         }
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        let at = |slot: &u32| &self.groups[*slot as usize];
+        let not_finite = |slot: &u32| self.not_finite.get(&(*slot as usize)).copied().unwrap_or_default();
+        Ok(vec![
+            column::<Int64Type>(slots.iter().map(|slot| at(slot).count)),
+            Arc::new(slots.iter().map(|slot| at(slot).shift).collect::<Float64Array>()),
+            column::<Float64Type>(slots.iter().map(|slot| at(slot).sum.parts().0)),
+            column::<Float64Type>(slots.iter().map(|slot| at(slot).sum.parts().1)),
+            column::<Float64Type>(slots.iter().map(|slot| at(slot).squares.parts().0)),
+            column::<Float64Type>(slots.iter().map(|slot| at(slot).squares.parts().1)),
+            column::<Int64Type>(slots.iter().map(not_finite)),
+        ])
+    }
+
+    fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
+        let counts = columns.numbers::<Int64Type>()?;
+        let shifts = columns.numbers::<Float64Type>()?;
+        let sums = (columns.numbers::<Float64Type>()?, columns.numbers::<Float64Type>()?);
+        let squares = (columns.numbers::<Float64Type>()?, columns.numbers::<Float64Type>()?);
+        let not_finite = columns.numbers::<Int64Type>()?;
+        for (row, slot) in slots.iter().enumerate() {
+            self.groups[*slot as usize] = Moments {
+                count: counts.value(row),
+                shift: shifts.is_valid(row).then(|| shifts.value(row)),
+                sum: DoubleDouble::from_parts(sums.0.value(row), sums.1.value(row)),
+                squares: DoubleDouble::from_parts(squares.0.value(row), squares.1.value(row)),
+            };
+            if not_finite.value(row) != 0 {
+                self.not_finite.insert(*slot as usize, not_finite.value(row));
+            }
+        }
+        Ok(())
     }
 }

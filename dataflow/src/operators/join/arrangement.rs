@@ -9,16 +9,21 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{ArrayRef, DynComparator, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator};
-use arrow::compute::{SortOptions, take_record_batch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{
+    Array, ArrayRef, AsArray, DynComparator, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator,
+};
+use arrow::compute::{SortOptions, concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
+use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::{Delta, KeyEncoder, Weights};
 use hashbrown::HashTable;
 
 use super::row_log::RowLog;
 use crate::operators::OperatorError;
+use crate::operators::aggregate::gather;
 use crate::operators::key_table::{KeyTable, NO_SLOT};
+use crate::operators::state::{self, Changes, Telling};
 
 /// The end of a list.
 const NO_ROW: u32 = u32::MAX;
@@ -41,6 +46,7 @@ pub struct Arrangement {
     by_content: Option<ContentIndex>,
     /// Rows of negative weight.
     debts: Vec<u32>,
+    changes: Changes,
 }
 
 /// Finds rows by all their columns.
@@ -115,6 +121,7 @@ impl Arrangement {
             holes: 0,
             by_content,
             debts: Vec::new(),
+            changes: Changes::default(),
         })
     }
 
@@ -214,6 +221,7 @@ impl Arrangement {
         if weight < 0 {
             self.debts.push(row);
         }
+        self.changes.touch(row);
     }
 
     /// Takes a row out of its lists. Its place in the log becomes a hole.
@@ -232,6 +240,7 @@ impl Arrangement {
         }
         self.weights[row as usize] = 0;
         self.holes += 1;
+        self.changes.remove(row);
         if let Some(index) = &mut self.by_content
             && let Ok(entry) = index.table.find_entry(index.hashes[row as usize], |filed| *filed == row)
         {
@@ -260,6 +269,7 @@ impl Arrangement {
                 let rest = copies.checked_add(left).ok_or_else(OperatorError::weight_overflow)?;
                 if rest > 0 {
                     self.weights[found as usize] = rest;
+                    self.changes.touch(found);
                 } else {
                     self.unlink(found, slots[row]);
                 }
@@ -308,6 +318,81 @@ impl Arrangement {
         if self.holes >= HOLES_MIN && self.holes > self.log.len() / 2 { self.rewrite() } else { Ok(()) }
     }
 
+    /// See [`crate::operators::state::State`].
+    pub fn track(&mut self) {
+        self.changes.track();
+    }
+
+    /// What has changed: rows under their numbers, their weights last.
+    pub fn changes(&mut self) -> Result<TableChange, OperatorError> {
+        let ids = self.changes.take();
+        let mut columns = self.log.gather(&ids.changed)?;
+        columns.push(gather(&self.weights, &ids.changed));
+        let types = columns.iter().map(|column| column.data_type().clone());
+        ids.with_rows(&state::schema(types), columns)
+    }
+
+    /// Takes in saved rows, with holes where numbers are missing. Their keys are in the columns `on`.
+    pub fn restore(&mut self, saved: &[StateRows], on: &[usize], telling: Telling) -> Result<(), OperatorError> {
+        let Some(last) = saved.iter().flat_map(|part| &part.ids).max() else { return Ok(()) };
+        let width = self.schema.fields().len();
+        let parts: Vec<&RecordBatch> = saved.iter().map(|part| &part.rows).collect();
+        let rows = concat_batches(&parts[0].schema(), parts)?;
+        // A hole is a row like another, but of no weight.
+        let mut place = vec![0_u32; *last as usize + 1];
+        let mut weights = vec![0; place.len()];
+        let saved_weights = rows.column(width).as_primitive::<Int64Type>().values();
+        for (index, id) in (0_u32..).zip(saved.iter().flat_map(|part| &part.ids)) {
+            place[*id as usize] = index;
+            weights[*id as usize] = saved_weights[index as usize];
+        }
+        let mut first = 0;
+        for part in place.chunks(HOLES_MIN) {
+            let weights = &weights[first..first + part.len()];
+            first += part.len();
+            self.restore_part(&take_columns(&rows.columns()[..width], part)?, weights, on)?;
+        }
+        self.changes.restored(saved.iter().flat_map(|part| part.ids.iter().copied()), telling);
+        Ok(())
+    }
+
+    fn restore_part(&mut self, columns: &[ArrayRef], weights: &[i64], on: &[usize]) -> Result<(), OperatorError> {
+        let live: Vec<u32> = (0_u32..).zip(weights).filter(|(_, weight)| **weight != 0).map(|(row, _)| row).collect();
+        let keys = take_columns(on.iter().map(|column| &columns[*column]), &live)?;
+        let mut slots = Vec::new();
+        self.keys.file(&keys, live.len(), &mut slots)?;
+        self.heads.resize(self.keys.slot_end(), NO_ROW);
+        let hashes = match &self.by_content {
+            Some(index) => index.encoder.encode(columns, weights.len())?.hashes(),
+            None => Vec::new(),
+        };
+        let first = u32::try_from(self.log.len()).expect("rows are numbered as u32");
+        let options = RecordBatchOptions::new().with_row_count(Some(weights.len()));
+        self.log.append(RecordBatch::try_new_with_options(self.schema.clone(), columns.to_vec(), &options)?)?;
+        let mut live = live.into_iter().zip(slots).peekable();
+        for (row, weight) in (0_u32..).zip(weights) {
+            let slot = live.next_if(|(next, _)| *next == row).map(|(_, slot)| slot);
+            match slot {
+                Some(slot) => self.link(first + row, slot, *weight),
+                None => self.leave_hole(),
+            }
+            if let Some(index) = &mut self.by_content {
+                index.hashes.push(hashes[row as usize]);
+                if slot.is_some() {
+                    index.table.insert_unique(hashes[row as usize], first + row, |filed| index.hashes[*filed as usize]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_hole(&mut self) {
+        self.next.push(NO_ROW);
+        self.previous.push(NO_ROW);
+        self.weights.push(0);
+        self.holes += 1;
+    }
+
     /// Writes the log anew without holes.
     fn rewrite(&mut self) -> Result<(), OperatorError> {
         let mut slot_of_row = vec![NO_SLOT; self.log.len()];
@@ -334,6 +419,7 @@ impl Arrangement {
         self.next.clear();
         self.previous.clear();
         self.holes = 0;
+        self.changes.reset();
         self.heads.fill(NO_ROW);
         for (new, old) in (0_u32..).zip(live) {
             self.link(new, slot_of_row[old as usize], old_weights[old as usize]);
@@ -344,4 +430,12 @@ impl Arrangement {
         }
         Ok(())
     }
+}
+
+fn take_columns<'a>(
+    columns: impl IntoIterator<Item = &'a ArrayRef>,
+    rows: &[u32],
+) -> Result<Vec<ArrayRef>, ArrowError> {
+    let rows = UInt32Array::from(rows.to_vec());
+    columns.into_iter().map(|column| arrow::compute::take(column, &rows, None)).collect()
 }
