@@ -4,7 +4,8 @@
 //! It is a loop with one owner for all that must happen in order: epochs, table writes, source positions, and the
 //! moments at which dataflows come and go. An epoch is sealed as soon as anything waits and the views are not too far
 //! behind, so that epochs are small when the machine keeps up and grow when it does not; when nothing happens, a
-//! heartbeat moves time on. Durability is not its business: table writes arrive here already durable.
+//! heartbeat moves time on. Durability is not its business: table writes arrive here already durable, and a checkpoint
+//! takes from here no more than what is in it.
 //!
 //! Invariant (I-3): all changes of an epoch are fed to the engine before the epoch is sealed, none after, and the
 //! source offsets recorded for the epoch are exactly those of the batches in it.
@@ -17,8 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use freshet_connectors::Offsets;
-use freshet_dataflow::{DataflowDescription, Engine};
+use freshet_dataflow::{DataflowDescription, Engine, SavedState};
 use freshet_planner::plan::Node;
+use freshet_storage::WalKey;
 use freshet_storage::collection::{Collection, CollectionError, ShardWriter};
 use freshet_types::{Clock, Delta, Epoch, RelationId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -46,7 +48,9 @@ pub enum Command {
     /// Takes over the writing of a source's dead letters.
     AddSource {
         source: RelationId,
-        dead_letters: ShardWriter,
+        dead_letters: Arc<Collection>,
+        /// How far it has been read before, if it has.
+        read: Option<Offsets>,
     },
     /// Forgets a table or a source that no view reads.
     Forget {
@@ -65,6 +69,25 @@ pub enum Command {
         view: RelationId,
         reply: oneshot::Sender<()>,
     },
+    /// Begins to seal epochs: until then, what a restart brings back is put in its place at one epoch.
+    Start,
+    /// Seals an epoch and has the state of all complete views told at it, if anything changed since the last time.
+    Checkpoint {
+        reply: oneshot::Sender<Option<CheckpointContent>>,
+    },
+}
+
+/// What belongs to a checkpoint.
+pub struct CheckpointContent {
+    pub epoch: Epoch,
+    /// The views that tell their state at the epoch.
+    pub views: Vec<RelationId>,
+    pub tables: Vec<RelationId>,
+    /// How far each source has been read, and which there are.
+    pub offsets: HashMap<RelationId, Offsets>,
+    pub sources: Vec<RelationId>,
+    /// The records of tables' logs that are part of the epoch or of an earlier one, and of no checkpoint before.
+    pub contained: Vec<WalKey>,
 }
 
 /// Told the epoch at which a write is visible.
@@ -74,6 +97,8 @@ pub type CommitReply = oneshot::Sender<Result<Epoch, CollectionError>>;
 pub struct TableWrite {
     pub table: RelationId,
     pub delta: Delta,
+    /// Its record in the table's log.
+    pub logged: WalKey,
 }
 
 /// A view whose dataflow is to be started.
@@ -84,6 +109,8 @@ pub struct InstallView {
     pub output: Arc<Collection>,
     /// The sources that it reads.
     pub sources: Vec<SourceInput>,
+    /// The state from which it goes on, if it does.
+    pub resume: Option<Arc<SavedState>>,
 }
 
 /// Where new dataflows start.
@@ -145,6 +172,11 @@ pub struct Coordinator {
     sources: SourceStates,
     views: HashMap<RelationId, InstalledView>,
     pending: Pending,
+    started: bool,
+    /// Whether there is anything that the last checkpoint does not have.
+    changed: bool,
+    /// Records of tables' logs that are in sealed epochs, since the last checkpoint.
+    contained: Vec<WalKey>,
 }
 
 struct InstalledView {
@@ -202,6 +234,9 @@ impl Coordinator {
             sources: SourceStates::new(queue, cancel),
             views: HashMap::new(),
             pending: Pending::default(),
+            started: false,
+            changed: false,
+            contained: Vec::new(),
         };
         let inbox = Inbox { commands: command_inbox, ingests, failures };
         (coordinator, inbox, CoordinatorHandle { commands, sealed: sealed_watch, last_commit })
@@ -212,7 +247,7 @@ impl Coordinator {
         let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
         loop {
             let gate = self.gate();
-            let open = matches!(gate, Gate::Open);
+            let open = matches!(gate, Gate::Open) && self.started;
             tokio::select! {
                 biased;
                 command = inbox.commands.recv() => match command {
@@ -220,14 +255,14 @@ impl Coordinator {
                     None => return,
                 },
                 Some(view) = inbox.failures.recv() => self.view_failed(view),
-                () = gate.opened(), if !open => {}
+                () = gate.opened(), if !open && self.started => {}
                 Some(ingest) = inbox.ingests.recv(), if open => self.pending.push(ingest),
                 _ = heartbeat.tick(), if open => self.seal(),
             }
             while let Ok(command) = inbox.commands.try_recv() {
                 self.handle(command);
             }
-            if matches!(self.gate(), Gate::Open) {
+            if self.started && matches!(self.gate(), Gate::Open) {
                 while self.pending.rows < EPOCH_ROWS_MAX
                     && let Ok(ingest) = inbox.ingests.try_recv()
                 {
@@ -271,11 +306,12 @@ impl Coordinator {
                 writer.advance_upper(self.last);
                 self.tables.insert(table, writer);
             }
-            Command::AddSource { source, mut dead_letters } => {
-                dead_letters.advance_upper(self.last);
-                self.sources.add(source, dead_letters);
+            Command::AddSource { source, dead_letters, read } => {
+                self.changed = true;
+                self.sources.add(source, &dead_letters, self.last, read);
             }
             Command::Forget { relation } => {
+                self.changed = true;
                 self.tables.remove(&relation);
                 self.sources.forget(relation);
             }
@@ -285,6 +321,7 @@ impl Coordinator {
                 let _ = reply.send(installed);
             }
             Command::Hydrated { view } => {
+                self.changed = true;
                 if let Some(view) = self.views.get_mut(&view) {
                     view.hydrated = true;
                 }
@@ -293,7 +330,33 @@ impl Coordinator {
                 self.remove_view(view);
                 let _ = reply.send(());
             }
+            Command::Start => self.started = true,
+            Command::Checkpoint { reply } => {
+                let content = self.checkpoint();
+                // A checkpoint that nobody makes is as good as one that failed.
+                let _ = reply.send(content);
+            }
         }
+    }
+
+    /// Seals an epoch at which all complete views tell their state.
+    fn checkpoint(&mut self) -> Option<CheckpointContent> {
+        if !self.changed && self.pending.is_empty() {
+            return None;
+        }
+        let epoch = self.next_epoch();
+        let views: Vec<RelationId> = self.views.iter().filter(|(_, view)| view.hydrated).map(|(id, _)| *id).collect();
+        self.engine.cut(epoch, views.as_slice().into());
+        self.seal_at(epoch);
+        self.changed = false;
+        Some(CheckpointContent {
+            epoch,
+            views,
+            tables: self.tables.keys().copied().collect(),
+            offsets: self.sources.offsets(),
+            sources: self.sources.ids(),
+            contained: std::mem::take(&mut self.contained),
+        })
     }
 
     fn install(&mut self, views: Vec<InstallView>) -> Installed {
@@ -305,7 +368,7 @@ impl Coordinator {
             let installed = InstalledView {
                 upper: install.output.watch_upper(),
                 sources: install.sources.iter().map(|source| source.id).collect(),
-                hydrated: false,
+                hydrated: install.resume.is_some(),
             };
             self.views.insert(install.view, installed);
             self.engine.install(DataflowDescription {
@@ -314,7 +377,7 @@ impl Coordinator {
                 plan: install.plan,
                 output: install.output,
                 as_of: self.last,
-                resume: None,
+                resume: install.resume,
             });
         }
         // Only now, so that views installed together read a source once.
@@ -323,6 +386,7 @@ impl Coordinator {
     }
 
     fn remove_view(&mut self, view: RelationId) {
+        self.changed = true;
         self.engine.remove(view);
         if let Some(removed) = self.views.remove(&view) {
             self.release_sources(&removed.sources);
@@ -344,7 +408,16 @@ impl Coordinator {
 
     /// Makes all that is pending one epoch, and moves time on even if that is nothing.
     fn seal(&mut self) {
-        let epoch = self.last.next(self.clock.now_ms());
+        let epoch = self.next_epoch();
+        self.seal_at(epoch);
+    }
+
+    fn next_epoch(&self) -> Epoch {
+        self.last.next(self.clock.now_ms())
+    }
+
+    fn seal_at(&mut self, epoch: Epoch) {
+        self.changed |= !self.pending.is_empty();
         let pending = std::mem::take(&mut self.pending);
         debug!(%epoch, rows = pending.rows, commits = pending.commits.len(), "sealing");
         metrics::histogram!("freshet_epoch_rows").record(pending.rows as f64);
@@ -377,6 +450,7 @@ impl Coordinator {
     }
 
     fn write_table(&mut self, epoch: Epoch, write: TableWrite) -> Result<(), CollectionError> {
+        self.contained.push(write.logged);
         let Some(writer) = self.tables.get_mut(&write.table) else {
             // Dropped while the write was on its way: nobody can see it any more.
             return Ok(());

@@ -1,5 +1,6 @@
 //! What each statement does: one file a statement.
 
+pub mod checkpoint;
 pub mod comment;
 pub mod copy;
 pub mod create_materialized_view;
@@ -61,8 +62,7 @@ pub async fn execute(
         Statement::Prepare(prepare) => prepare::prepare(session, prepare),
         Statement::Execute(execute) => prepare::execute(session, execute).await,
         Statement::Deallocate(name) => prepare::deallocate(session, name.as_deref()),
-        Statement::Checkpoint => Err(SqlError::unsupported("CHECKPOINT is not supported yet")
-            .with_detail("tables are durable when a write is acknowledged; views are computed again after a restart")),
+        Statement::Checkpoint => checkpoint::execute(session).await,
     }
 }
 

@@ -34,5 +34,9 @@ pub const CONNECT_TIMEOUT_S: u64 = 10;
 /// The longest wait between two attempts to read a source again, in seconds.
 pub const RETRY_INTERVAL_S_MAX: u64 = 30;
 
-/// Records of a table in the log after which a restart writes the table's rows as one snapshot instead.
-pub const WAL_RECORDS_BEFORE_COMPACTION: usize = 10_000;
+/// Checkpoints that `freshet_catalog.checkpoints` shows. At the bound: the oldest is forgotten.
+pub const CHECKPOINTS_REMEMBERED: usize = 100;
+
+/// How long an orderly stop waits for its checkpoint, in seconds. At the bound: it stops without, and the next start
+/// has more to do.
+pub const LAST_CHECKPOINT_S_MAX: u64 = 10;

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod backfill;
+pub mod checkpointer;
 pub mod dead_letters;
 pub mod reader;
 pub mod source_progress;

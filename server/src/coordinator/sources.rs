@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use freshet_connectors::Offsets;
-use freshet_storage::collection::ShardWriter;
+use freshet_storage::collection::{Collection, ShardWriter};
 use freshet_types::{Delta, Epoch, RelationId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,9 @@ pub struct SourceInput {
 pub struct SourceStates {
     states: HashMap<RelationId, SourceState>,
     letters: HashMap<RelationId, LetterBox>,
+    /// How far sources have been read that nobody reads now. They go on from there: what a record was found to be, a row
+    /// or a dead letter, it was found to be once.
+    paused: HashMap<RelationId, Offsets>,
     queue: mpsc::Sender<Ingest>,
     cancel: CancellationToken,
 }
@@ -53,28 +56,46 @@ struct LetterBox {
 
 impl SourceStates {
     pub fn new(queue: mpsc::Sender<Ingest>, cancel: CancellationToken) -> Self {
-        Self { states: HashMap::new(), letters: HashMap::new(), queue, cancel }
+        Self { states: HashMap::new(), letters: HashMap::new(), paused: HashMap::new(), queue, cancel }
     }
 
-    /// Takes over the dead letters of a source, which outlive its readers.
-    pub fn add(&mut self, source: RelationId, writer: ShardWriter) {
-        self.letters.insert(source, LetterBox { writer, count: 0, full: false });
+    /// Takes over the dead letters of a source, which outlive its readers. `read` is how far it has been read before.
+    pub fn add(&mut self, source: RelationId, dead_letters: &Arc<Collection>, last: Epoch, read: Option<Offsets>) {
+        let (count, mut writer) = (dead_letters.row_count(), dead_letters.writer(0));
+        writer.advance_upper(last);
+        self.letters.insert(source, LetterBox { writer, count, full: false });
+        self.paused.extend(read.map(|offsets| (source, offsets)));
     }
 
     pub fn forget(&mut self, source: RelationId) {
         self.stop(source);
         self.letters.remove(&source);
+        self.paused.remove(&source);
+    }
+
+    /// All sources that there are.
+    pub fn ids(&self) -> Vec<RelationId> {
+        self.letters.keys().copied().collect()
+    }
+
+    /// How far each source has been read that ever was.
+    pub fn offsets(&self) -> HashMap<RelationId, Offsets> {
+        let mut offsets = self.paused.clone();
+        offsets.extend(self.states.iter().map(|(id, state)| (*id, state.offsets.clone())));
+        offsets
     }
 
     /// Sees to it that the columns of `input` are read, and tells how far the source has been read at `last`, the last
     /// sealed epoch. Readers start with [`SourceStates::start_readers`].
     pub fn require(&mut self, input: &SourceInput, last: Epoch) -> Offsets {
+        let paused = &mut self.paused;
         let state = self.states.entry(input.id).or_insert_with(|| {
-            input.object.progress.seal(last, input.object.start.clone());
+            let offsets = paused.remove(&input.id).unwrap_or_else(|| input.object.start.clone());
+            input.object.progress.seal(last, offsets.clone());
             SourceState {
                 input: input.clone(),
                 columns: BTreeSet::new(),
-                offsets: input.object.start.clone(),
+                offsets,
                 moved: false,
                 generation: 0,
                 reader: None,
@@ -151,6 +172,7 @@ impl SourceStates {
             reader.cancel();
         }
         state.input.object.progress.clear();
+        self.paused.insert(source, state.offsets);
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use freshet_dataflow::SavedState;
 use freshet_planner::Options;
 use freshet_planner::statement::CreateMaterializedView;
 use freshet_types::{RelationId, SqlError, SqlState};
@@ -43,7 +44,7 @@ pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Resu
     let view = Arc::new(view);
     let id = server.next_id().await?;
     let record = ddl::record(id, &create.name, &create.sql, None);
-    let created = Created { id, name: create.name.name.clone(), view: view.clone() };
+    let created = Created { id, name: create.name.name.clone(), view: view.clone(), resume: None };
     let server = server.clone();
     let object = Object::MaterializedView(view.clone());
     task::finish("create a materialized view", async move {
@@ -67,14 +68,17 @@ pub struct Created {
     pub id: RelationId,
     pub name: String,
     pub view: Arc<MaterializedViewObject>,
+    /// The state from which it goes on, if it comes back from a checkpoint.
+    pub resume: Option<Arc<SavedState>>,
 }
 
-/// Starts the dataflows of `created`, all at one epoch, and their hydration, each in a task of its own.
+/// Starts the dataflows of `created`, all at one epoch, and the hydration of those that do not go on from a state, each
+/// in a task of its own.
 pub async fn hydrate(server: &Arc<Server>, created: Vec<Created>) -> Result<(), SqlError> {
     let catalog = server.catalog.state();
     let views = created.iter().map(|created| install(&catalog, created)).collect();
     let Installed { as_of, offsets } = server.coordinator.ask(|reply| Command::Install { views, reply }).await?;
-    for Created { id, name, view } in created {
+    for Created { id, name, view, .. } in created.into_iter().filter(|created| created.resume.is_none()) {
         let backfill = Backfill {
             view: id,
             plan: Arc::new(view.plan.node.clone()),
@@ -118,6 +122,7 @@ fn install(catalog: &CatalogState, created: &Created) -> InstallView {
         sources: sources.collect(),
         plan: Arc::new(plan.node.clone()),
         output: created.view.collection.clone(),
+        resume: created.resume.clone(),
     }
 }
 

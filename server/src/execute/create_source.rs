@@ -53,8 +53,8 @@ pub async fn execute(session: &Session, create: &CreateSource) -> Result<Respons
         if let Some(replaced) = &replaced {
             take_down(&server, replaced).await?;
         }
-        let dead_letters = source.dead_letters.writer(0);
-        server.coordinator.send(Command::AddSource { source: id, dead_letters }).await?;
+        let dead_letters = source.dead_letters.clone();
+        server.coordinator.send(Command::AddSource { source: id, dead_letters, read: None }).await?;
         ddl::publish(&server, record, Object::Source(Arc::new(source)), replaced.as_deref()).await
     })
     .await?;

@@ -26,8 +26,8 @@ pub async fn commit(
     let server = session.server.clone();
     task::finish("write a table", async move {
         let _lock = lock;
-        server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
-        let writes = vec![TableWrite { table, delta }];
+        let logged = server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
+        let writes = vec![TableWrite { table, delta, logged }];
         let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
         epoch.map(|_| ()).map_err(collection_error)
     })
