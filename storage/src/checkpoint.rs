@@ -1,5 +1,27 @@
 //! Checkpoints: the state of the whole database at one epoch, made durable at once.
+//!
+//! * Collections and state tables consist of segments. A checkpoint writes what is new of each since the last
+//!   one into one [file], and then changes the [manifest] in one atomic batch: that is the
+//!   moment from which on it counts.
+//! * What an operator remembers comes as [`TableChange`]s and is filed in a [log](state_log) by table.
+//! * After a restart, [`Recovered`] gives all of it back as it was at the checkpoint's epoch.
+//! * [Files that nobody needs](garbage) are deleted after a commit, never before.
+//!
+//! A checkpoint does not know what an epoch is of, which relations there are, or what the caller adds to it.
 
 mod change;
+mod commit;
+mod file;
+mod garbage;
+mod manifest;
+mod recover;
+mod segments;
+mod state_log;
+#[cfg(test)]
+mod tests;
 
 pub use change::{StateRows, TableChange};
+pub use commit::{Checkpoint, CheckpointStats, Checkpoints};
+pub(crate) use file::CheckpointFiles;
+pub use manifest::{Part, PieceId};
+pub use recover::{Recovered, Redistribute, ShardOf};

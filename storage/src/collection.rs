@@ -26,14 +26,16 @@ mod compaction;
 mod history;
 mod identity;
 mod index;
-mod limits;
+pub(crate) mod limits;
 mod progress;
-mod rows;
-mod segment;
+pub(crate) mod restore;
+pub(crate) mod rows;
+pub(crate) mod segment;
 mod shard;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod uid;
 mod writer;
 
 use std::collections::BTreeMap;

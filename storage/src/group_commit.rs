@@ -110,6 +110,12 @@ impl Queue {
 }
 
 impl Write {
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Put(key, value) => key.len() + value.len(),

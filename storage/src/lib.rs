@@ -23,3 +23,4 @@ mod wal_record;
 
 pub use catalog_store::CatalogChange;
 pub use store::{StorageError, Store};
+pub use table_wal::WalKey;

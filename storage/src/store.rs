@@ -5,6 +5,7 @@
 //! `catalog/` id                          | what the catalog says of one object; see [`crate::catalog_store`]
 //! `meta/` name                           | a named value
 //! `wal/` table id, sequence              | one change of a table; see [`crate::table_wal`]
+//! `checkpoint/` …                        | what the last checkpoint consists of; see [`crate::checkpoint`]
 //!
 //! Ids and sequences are eight bytes, big endian, so that keys sort like numbers. SlateDB keeps
 //! them: a log-structured tree on an object store, here the local file system, where each write is synced
@@ -15,7 +16,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use object_store::local::LocalFileSystem;
 use slatedb::config::{GarbageCollectorDirectoryOptions, GarbageCollectorOptions, Settings};
 use slatedb::{CloseReason, Db, ErrorKind};
 
+use crate::checkpoint::CheckpointFiles;
 use crate::group_commit::{GroupCommit, Write};
 
 /// Where in its folder SlateDB keeps its files.
@@ -52,6 +54,8 @@ pub enum StorageError {
     Closed,
     #[error("the stored record {name} is damaged: {reason}")]
     Damaged { name: String, reason: String },
+    #[error("{name} is in storage and was not brought back, so a change of it cannot be stored")]
+    NotBroughtBack { name: String },
     #[error("the store cannot be read or written: {reason}")]
     Io { reason: String },
     #[error(transparent)]
@@ -71,9 +75,11 @@ impl From<slatedb::Error> for StorageError {
 /// An open store.
 pub struct Store {
     pub(crate) db: Db,
-    pub(crate) commits: GroupCommit,
-    /// The sequence of the next change written to any table's log.
-    pub(crate) next_sequence: AtomicU64,
+    pub(crate) commits: Arc<GroupCommit>,
+    /// The files of checkpoints.
+    pub(crate) files: CheckpointFiles,
+    /// The sequence of the next change written to any table's log, or the number of the next checkpoint.
+    pub(crate) next_sequence: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -87,10 +93,11 @@ impl Store {
         tokio::fs::create_dir_all(&path).await.map_err(|error| failed(error.to_string()))?;
         let files = LocalFileSystem::new_with_prefix(&path).map_err(|error| failed(error.to_string()))?;
         let files = Arc::new(files.with_fsync(true));
-        let db = Db::builder(STORE_PATH, files).with_settings(settings()).build().await;
+        let db = Db::builder(STORE_PATH, files.clone()).with_settings(settings()).build().await;
         let db = db.map_err(|error| failed(error.to_string()))?;
-        let mut store = Self { commits: GroupCommit::new(db.clone()), db, next_sequence: AtomicU64::new(0) };
-        store.next_sequence = AtomicU64::new(store.first_sequence().await?);
+        let commits = Arc::new(GroupCommit::new(db.clone()));
+        let store = Self { commits, db, files: CheckpointFiles::new(files, &path), next_sequence: Arc::default() };
+        store.next_sequence.store(store.first_sequence().await?, Ordering::SeqCst);
         Ok(store)
     }
 

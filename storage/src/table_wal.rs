@@ -3,6 +3,7 @@
 //! A change is durable before it is acknowledged. Replaying the log of a table, oldest first, gives the table. So that
 //! a log does not grow for ever, [`Store::compact_table`] replaces its first part by what that comes to.
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
@@ -26,46 +27,75 @@ fn key(table: RelationId, sequence: u64) -> Bytes {
     [&prefix(table)[..], &sequence.to_be_bytes()].concat().into()
 }
 
-/// How a record is called in errors: `wal/r7/1099511627776`.
+/// Names one record of a table's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WalKey {
+    pub table: RelationId,
+    sequence: u64,
+}
+
+impl WalKey {
+    pub(crate) fn to_bytes(self) -> Bytes {
+        key(self.table, self.sequence)
+    }
+
+    fn from_bytes(table: RelationId, key: &[u8]) -> Option<Self> {
+        let sequence = key.get(PREFIX.len() + 8..)?.try_into().ok()?;
+        Some(Self { table, sequence: u64::from_be_bytes(sequence) })
+    }
+}
+
+/// As in errors: `wal/r7/1099511627776`.
+impl fmt::Display for WalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wal/{}/{}", self.table, self.sequence)
+    }
+}
+
+/// How a record is called in errors.
 fn name(table: RelationId, key: &[u8]) -> String {
-    let sequence = key.get(PREFIX.len() + 8..).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-    format!("wal/{table}/{}", sequence.map_or_else(|| "?".to_owned(), |sequence| sequence.to_string()))
+    WalKey::from_bytes(table, key).map_or_else(|| format!("wal/{table}/?"), |key| key.to_string())
 }
 
 impl Store {
     /// Adds a change to the log of a table; durable once this returns. Changes are logged in the order of the
-    /// calls, and concurrent ones share a sync of the disk.
-    pub async fn append(&self, table: RelationId, epoch: Epoch, delta: &Delta) -> Result<(), StorageError> {
-        let write = self.log_write(table, epoch, delta)?;
-        self.commits.commit(vec![write]).await
+    /// calls, and concurrent ones share a sync of the disk. Gives the name of the record.
+    pub async fn append(&self, table: RelationId, epoch: Epoch, delta: &Delta) -> Result<WalKey, StorageError> {
+        let (key, write) = self.log_write(table, epoch, delta)?;
+        self.commits.commit(vec![write]).await?;
+        Ok(key)
     }
 
-    /// Adds changes to the logs of several tables: all, or none.
-    pub async fn append_many(&self, changes: Vec<(RelationId, Epoch, Delta)>) -> Result<(), StorageError> {
+    /// Adds changes to the logs of several tables: all, or none. Gives the names of the records, in the order given.
+    pub async fn append_many(&self, changes: Vec<(RelationId, Epoch, Delta)>) -> Result<Vec<WalKey>, StorageError> {
         let writes = changes.iter().map(|(table, epoch, delta)| self.log_write(*table, *epoch, delta));
-        let writes = writes.collect::<Result<_, _>>()?;
-        self.commits.commit(writes).await
+        let (keys, writes) = writes.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        self.commits.commit(writes).await?;
+        Ok(keys)
     }
 
-    fn log_write(&self, table: RelationId, epoch: Epoch, delta: &Delta) -> Result<Write, StorageError> {
+    fn log_write(&self, table: RelationId, epoch: Epoch, delta: &Delta) -> Result<(WalKey, Write), StorageError> {
         let record = wal_record::encode(epoch, delta)?;
         let sequence = self.next_sequence.fetch_add(1, Ordering::SeqCst);
-        Ok(Write::Put(key(table, sequence), record.into()))
+        let key = WalKey { table, sequence };
+        Ok((key, Write::Put(key.to_bytes(), record.into())))
     }
 
-    /// The log of a table, oldest change first.
+    /// The log of a table, oldest change first, each with the name of its record.
     pub async fn replay(
         &self,
         table: RelationId,
-    ) -> Result<impl Stream<Item = Result<(Epoch, Delta), StorageError>> + Send + use<>, StorageError> {
+    ) -> Result<impl Stream<Item = Result<(WalKey, Epoch, Delta), StorageError>> + Send + use<>, StorageError> {
         let log = self.db.scan_prefix(prefix(table), ..).await?;
         Ok(futures::stream::try_unfold(log, move |mut log| async move {
             let Some(record) = log.next().await? else {
                 return Ok(None);
             };
-            let change = wal_record::decode(&record.value)
-                .map_err(|reason| StorageError::Damaged { name: name(table, &record.key), reason })?;
-            Ok(Some((change, log)))
+            let damaged = |reason| StorageError::Damaged { name: name(table, &record.key), reason };
+            let key = WalKey::from_bytes(table, &record.key);
+            let key = key.ok_or_else(|| damaged("the key does not end in a sequence".to_owned()))?;
+            let (epoch, delta) = wal_record::decode(&record.value).map_err(damaged)?;
+            Ok(Some(((key, epoch, delta), log)))
         }))
     }
 
@@ -119,7 +149,8 @@ mod tests {
     }
 
     async fn log(store: &Store, table: RelationId) -> Vec<(Epoch, Delta)> {
-        store.replay(table).await.unwrap().try_collect().await.unwrap()
+        let log: Vec<_> = store.replay(table).await.unwrap().try_collect().await.unwrap();
+        log.into_iter().map(|(_, epoch, delta)| (epoch, delta)).collect()
     }
 
     async fn open(dir: &tempfile::TempDir) -> Store {
@@ -202,7 +233,9 @@ mod tests {
         store.put_catalog(TABLE, Bytes::from("table")).await.unwrap();
         store.put_catalog(RelationId(300), Bytes::from("view")).await.unwrap();
         let changes = vec![(TABLE, Epoch(1), inserts(&[1])), (OTHER, Epoch(1), inserts(&[2]))];
-        store.append_many(changes).await.unwrap();
+        let keys = store.append_many(changes).await.unwrap();
+        let found: Vec<_> = store.replay(OTHER).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(found, [(keys[1], Epoch(1), inserts(&[2]))]);
         let changes = vec![CatalogChange::Delete(TABLE), CatalogChange::Put(OTHER, Bytes::from("other"))];
         store.commit_catalog(changes).await.unwrap();
         let store = open(&dir).await;

@@ -41,7 +41,8 @@ pub async fn load(store: &Store, clock: &Clock) -> anyhow::Result<Loaded> {
     let mut logs = HashMap::new();
     let mut epoch = Epoch(clock.now_ms());
     for record in &records {
-        let log: Vec<(Epoch, Delta)> = store.replay(record.id).await?.try_collect().await?;
+        let log = store.replay(record.id).await?.map_ok(|(_, epoch, delta)| (epoch, delta));
+        let log: Vec<(Epoch, Delta)> = log.try_collect().await?;
         epoch = log.iter().fold(epoch, |latest, (epoch, _)| latest.max(*epoch));
         logs.insert(record.id, log);
     }

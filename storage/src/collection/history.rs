@@ -39,6 +39,12 @@ pub(super) struct History {
 }
 
 impl History {
+    /// The history of rows that were not there before `epoch`.
+    pub fn starting_at(epoch: Epoch, end: Position, live: usize) -> Self {
+        let base = Version { epoch, end, live, deleted: Arc::default() };
+        Self { since: epoch, base, later: VecDeque::new() }
+    }
+
     /// The state at the end of `epoch`, and the versions after it.
     pub fn at(&self, epoch: Epoch) -> (&Version, impl Iterator<Item = &Version> + Clone) {
         let after = self.later.partition_point(|version| version.epoch <= epoch);

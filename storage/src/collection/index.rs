@@ -44,6 +44,11 @@ impl Rows {
 }
 
 impl RowIndex {
+    /// An index with room for `rows` rows of different hashes.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self { table: HashTable::with_capacity(rows), ..Self::default() }
+    }
+
     pub fn memory_bytes(&self) -> usize {
         let lists: usize = self.shared.iter().map(|list| size_of_val(list) + list.capacity() * 8).sum();
         self.table.capacity() * (size_of::<Slot>() + 1) + lists

@@ -1,19 +1,19 @@
 //! The sizes of a collection's parts. Tests use small ones, so that a few thousand rows fill many segments.
 
 /// Bits of a row's offset in its segment.
-pub(super) const OFFSET_BITS: u32 = if cfg!(test) { 8 } else { 16 };
+pub(crate) const OFFSET_BITS: u32 = if cfg!(test) { 8 } else { 16 };
 
 /// Rows of a segment, at most.
-pub(super) const SEGMENT_ROWS_MAX: usize = 1 << OFFSET_BITS;
+pub(crate) const SEGMENT_ROWS_MAX: usize = 1 << OFFSET_BITS;
 
 /// Chunks of a segment that have this many rows are not merged any further.
-pub(super) const CHUNK_ROWS: usize = SEGMENT_ROWS_MAX / 8;
+pub(crate) const CHUNK_ROWS: usize = SEGMENT_ROWS_MAX / 8;
 
 /// Rows that a writer works on before it lets go of the shard's lock for readers.
-pub(super) const ROWS_PER_LOCK: usize = SEGMENT_ROWS_MAX / 8;
+pub(crate) const ROWS_PER_LOCK: usize = SEGMENT_ROWS_MAX / 8;
 
 /// Segments read by one compaction, at most; it writes one at most.
-pub(super) const COMPACTION_SOURCES_MAX: usize = 16;
+pub(crate) const COMPACTION_SOURCES_MAX: usize = 16;
 
 /// A compaction looks through the remembered deletions once, so it waits until it gains a row for every so many.
-pub(super) const DELETIONS_PER_ROW_GAINED: usize = 8;
+pub(crate) const DELETIONS_PER_ROW_GAINED: usize = 8;

@@ -20,12 +20,12 @@ pub(super) struct Progress {
 
 impl Progress {
     pub fn new(shards: usize) -> Self {
-        Self {
-            uppers: vec![Epoch::ZERO; shards],
-            since: Epoch::ZERO,
-            since_wanted: Epoch::ZERO,
-            holds: BTreeMap::new(),
-        }
+        Self::starting_at(Epoch::ZERO, shards)
+    }
+
+    /// Only `epoch` is readable.
+    pub fn starting_at(epoch: Epoch, shards: usize) -> Self {
+        Self { uppers: vec![epoch; shards], since: epoch, since_wanted: epoch, holds: BTreeMap::new() }
     }
 
     pub fn shard_upper(&self, shard: usize) -> Epoch {

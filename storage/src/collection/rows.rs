@@ -16,10 +16,10 @@ use super::limits::SEGMENT_ROWS_MAX;
 use super::segment::{Position, Segment};
 
 /// Rows that lie one after the other: where the first is, and how many.
-pub(super) type Run = (Position, usize);
+pub(crate) type Run = (Position, usize);
 
 #[derive(Debug, Clone)]
-pub(super) struct RowLog {
+pub(crate) struct RowLog {
     schema: SchemaRef,
     /// By ascending id; ids may be missing where segments were compacted away.
     segments: Arc<Vec<Segment>>,
@@ -30,8 +30,22 @@ impl RowLog {
         Self { schema, segments: Arc::default() }
     }
 
+    /// Rows in `segments`, which are in the order of their ids.
+    pub fn of_segments(schema: SchemaRef, segments: Vec<Segment>) -> Self {
+        Self { schema, segments: Arc::new(segments) }
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    pub fn segments_mut(&mut self) -> &mut [Segment] {
+        let segments: &mut Vec<Segment> = Arc::make_mut(&mut self.segments);
+        segments
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -112,10 +126,15 @@ impl RowLog {
             let index = Self::index_of(segments, *position);
             let segment = &mut segments[index];
             segment.dead_for_good += 1;
-            if 2 * segment.dead_for_good > segment.rows() {
+            if segment.is_wasteful() {
                 wasteful.insert(segment.id);
             }
         }
+    }
+
+    /// The segments that are more than half dead for good.
+    pub fn wasteful(&self) -> impl Iterator<Item = u64> + '_ {
+        self.segments.iter().filter(|segment| segment.is_wasteful()).map(|segment| segment.id)
     }
 
     /// Puts `segment`, if any, in the place of the segments at `range`.
@@ -176,7 +195,7 @@ impl RowLog {
     }
 
     /// The segments with rows between two positions, and from and until which offset.
-    fn segments_between(&self, start: Position, end: Position) -> impl Iterator<Item = (&Segment, usize, usize)> {
+    pub fn segments_between(&self, start: Position, end: Position) -> impl Iterator<Item = (&Segment, usize, usize)> {
         let first = self.segments.partition_point(|segment| Position::new(segment.id, segment.rows()) <= start);
         self.segments[first..].iter().take_while(move |segment| Position::new(segment.id, 0) < end).map(
             move |segment| {

@@ -15,11 +15,12 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::error::ArrowError;
 
 use super::limits::{CHUNK_ROWS, OFFSET_BITS, SEGMENT_ROWS_MAX};
+use super::uid;
 
 /// Where a row is: its segment and its offset there. Later rows have greater positions, so all rows up to
 /// some epoch are those before a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Position(u64);
+pub(crate) struct Position(u64);
 
 impl Position {
     pub fn new(segment: u64, offset: usize) -> Self {
@@ -52,7 +53,7 @@ impl Position {
 
 /// One bit a row of a segment: whether it lives.
 #[derive(Debug, Clone)]
-pub(super) struct LiveRows {
+pub(crate) struct LiveRows {
     words: Vec<u64>,
 }
 
@@ -74,6 +75,22 @@ impl LiveRows {
         }
     }
 
+    /// The bits up to the last row that does not live, in words of 64. All later rows live.
+    pub fn words(&self) -> &[u64] {
+        let end = self.words.iter().rposition(|word| *word != u64::MAX).map_or(0, |last| last + 1);
+        &self.words[..end]
+    }
+
+    /// The opposite of [`LiveRows::words`]; `None` if there are too many.
+    pub fn from_words(words: impl ExactSizeIterator<Item = u64>) -> Option<Self> {
+        let mut live = Self::all();
+        if words.len() > live.words.len() {
+            return None;
+        }
+        live.words.iter_mut().zip(words).for_each(|(word, stored)| *word = stored);
+        Some(live)
+    }
+
     /// The bits of `length` rows from `start` on.
     pub fn mask(&self, start: usize, length: usize) -> BooleanArray {
         // Whole words are copied, not the bitmap: a mask of a small chunk costs little.
@@ -84,7 +101,7 @@ impl LiveRows {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// The offset of its first row in the segment.
     start: usize,
     pub rows: RecordBatch,
@@ -108,8 +125,11 @@ impl Chunk {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Segment {
+pub(crate) struct Segment {
+    /// Its place in the order of insertion.
     pub id: u64,
+    /// What it is known by outside of this process; see [`uid`].
+    pub uid: u64,
     rows: usize,
     chunks: Arc<Vec<Chunk>>,
     /// `None` while all rows live.
@@ -121,11 +141,59 @@ pub(super) struct Segment {
 
 impl Segment {
     pub fn new(id: u64) -> Self {
-        Self { id, rows: 0, chunks: Arc::default(), live: None, dead: 0, dead_for_good: 0 }
+        Self { id, uid: uid::next(), rows: 0, chunks: Arc::default(), live: None, dead: 0, dead_for_good: 0 }
+    }
+
+    /// A segment as it was stored. Nobody remembers its dead rows. `None` if there are too many rows, or rows that
+    /// are not there are said to be dead.
+    pub fn restored(id: u64, uid: u64, batches: Vec<RecordBatch>, live: Option<LiveRows>) -> Option<Self> {
+        let mut rows = 0;
+        let mut chunks = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let start = rows;
+            rows += batch.num_rows();
+            chunks.push(Chunk::new(start, batch));
+        }
+        let dead = live.as_ref().map_or(0, |live| live.words.iter().map(|word| word.count_zeros() as usize).sum());
+        let last_dead = live.as_ref().and_then(|live| {
+            let words = live.words();
+            words.last().map(|word| words.len() * 64 - 1 - (!word).leading_zeros() as usize)
+        });
+        if rows > SEGMENT_ROWS_MAX || last_dead.is_some_and(|offset| offset >= rows) {
+            return None;
+        }
+        let live = live.map(Arc::new);
+        Some(Self { id, uid, rows, chunks: Arc::new(chunks), live, dead, dead_for_good: dead })
+    }
+
+    /// The same segment with other forms of its rows, one for one.
+    pub fn map_rows<E>(mut self, form: impl Fn(&RecordBatch) -> Result<RecordBatch, E>) -> Result<Self, E> {
+        for chunk in Arc::make_mut(&mut self.chunks) {
+            chunk.rows = form(&chunk.rows)?;
+        }
+        Ok(self)
+    }
+
+    /// Lets go of the rows, which are stored elsewhere, and keeps in mind how many there are and which live.
+    pub fn forget_rows(&mut self) {
+        self.chunks = Arc::default();
+    }
+
+    pub fn dead(&self) -> usize {
+        self.dead
+    }
+
+    pub fn live(&self) -> Option<&LiveRows> {
+        self.live.as_deref()
     }
 
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether it is more than half dead for good.
+    pub fn is_wasteful(&self) -> bool {
+        2 * self.dead_for_good > self.rows
     }
 
     pub fn has_room_for(&self, rows: usize) -> bool {

@@ -52,6 +52,18 @@ impl Shard {
         Self { rows, history, index, indexed_until: Position::default(), live: 0 }
     }
 
+    /// The rows of `rows` that live, as they were at the end of `epoch`; nothing is known of earlier ones.
+    pub fn restored(rows: RowLog, epoch: Epoch, identity: Option<&Identity>) -> Result<Self, ArrowError> {
+        let live = rows.segments().iter().map(|segment| segment.rows() - segment.dead()).sum();
+        let history = History::starting_at(epoch, rows.end(), live);
+        let index = RowIndex::with_capacity(if identity.is_some() { live } else { 0 });
+        let mut shard = Self { rows, history, index, indexed_until: Position::default(), live };
+        if let Some(identity) = identity {
+            shard.complete_index(identity)?;
+        }
+        Ok(shard)
+    }
+
     pub fn live(&self) -> usize {
         self.live
     }
@@ -218,12 +230,16 @@ impl Shard {
         wanted.filter(&rows, &identity.keys(&rows)?)
     }
 
-    /// Files all rows that are not in the index yet: the first look-up in an append-only collection makes it.
+    /// Files all live rows that are not in the index yet: the first look-up in an append-only collection makes it.
     pub fn complete_index(&mut self, identity: &Identity) -> Result<(), ArrowError> {
         let end = self.rows.end();
-        for (start, rows) in self.rows.slices(self.indexed_until, end) {
-            for (offset, hash) in identity.keys(&rows)?.hashes().into_iter().enumerate() {
-                self.index.insert(hash, start.plus(offset));
+        for (segment, from, until) in self.rows.segments_between(self.indexed_until, end) {
+            for (start, rows) in segment.slices(from, until) {
+                for (offset, hash) in (start..).zip(identity.keys(&rows)?.hashes()) {
+                    if segment.is_live(offset) {
+                        self.index.insert(hash, Position::new(segment.id, offset));
+                    }
+                }
             }
         }
         self.indexed_until = end;

@@ -30,7 +30,8 @@ pub struct ShardWriter {
 
 impl ShardWriter {
     pub(super) fn new(collection: Arc<Inner>, shard: usize) -> Self {
-        Self { collection, shard, epoch: Epoch::ZERO, wasteful: BTreeSet::new(), failed: false }
+        let wasteful = collection.shards[shard].lock().rows.wasteful().collect();
+        Self { collection, shard, epoch: Epoch::ZERO, wasteful, failed: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shard> {

@@ -1,0 +1,337 @@
+//! Making a checkpoint: gather, write one file, commit, and only then forget.
+//!
+//! What is durable (the manifest) and what has been told (collections, state logs) are kept apart. A checkpoint writes the
+//! difference. If it fails at any point, or its future is dropped, the manifest in memory is still the one
+//! that is durable, or that differs from it in the records of the batch whose outcome nobody knows: the next batch writes
+//! these again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use freshet_types::{Epoch, RelationId};
+
+use super::change::TableChange;
+use super::file::{CheckpointFiles, FileWriter};
+use super::manifest::{Head, Manifest, Part, Piece, PieceId};
+use super::recover::{Recovered, Returned};
+use super::state_log::StateLog;
+use super::{garbage, segments};
+use crate::collection::restore::SegmentAt;
+use crate::collection::{Collection, CollectionError};
+use crate::group_commit::{GroupCommit, Write};
+use crate::{StorageError, Store, WalKey};
+
+/// Makes checkpoints, one after the other. One a store.
+pub struct Checkpoints {
+    commits: Arc<GroupCommit>,
+    files: CheckpointFiles,
+    next_number: Arc<AtomicU64>,
+    /// What is durable, except for the records `uncertain`.
+    manifest: Manifest,
+    /// Keys of batches that failed. Such a batch may be there after all.
+    uncertain: BTreeSet<Bytes>,
+    /// All state tables that have been told of.
+    logs: BTreeMap<PieceId, StateLog>,
+    returned: Returned,
+    /// Pieces of the manifest that are not to be in the next.
+    forgotten: BTreeSet<PieceId>,
+    /// Records of logs that a failed checkpoint would have deleted.
+    contained: BTreeSet<WalKey>,
+    /// The files that may be there, and the sizes of those that are.
+    sizes: BTreeMap<u64, u64>,
+    /// Whether anybody still reads the checkpoint that was there at first.
+    recovered: Weak<()>,
+}
+
+/// A checkpoint that is being made.
+pub struct Checkpoint<'a> {
+    checkpoints: &'a mut Checkpoints,
+    epoch: Epoch,
+    collections: BTreeMap<RelationId, Vec<Vec<SegmentAt>>>,
+}
+
+/// What a checkpoint was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointStats {
+    pub epoch: Epoch,
+    /// Bytes of the file written.
+    pub bytes: u64,
+    /// Rows written, those that were taken along from other files not counted.
+    pub rows: usize,
+    /// Files that are there afterwards.
+    pub files: usize,
+}
+
+/// A checkpoint whose file is written.
+pub(super) struct Prepared {
+    pub manifest: Manifest,
+    stats: CheckpointStats,
+}
+
+impl Checkpoints {
+    /// Reads what the last checkpoint left, and deletes files of which it does not know.
+    pub async fn open(store: &Store) -> Result<(Self, Option<Recovered>), StorageError> {
+        let manifest = Manifest::load(&store.db).await?;
+        let files = store.files.clone();
+        let pin = Arc::new(());
+        let mut checkpoints = Self {
+            commits: store.commits.clone(),
+            next_number: store.next_sequence.clone(),
+            uncertain: BTreeSet::new(),
+            logs: BTreeMap::new(),
+            returned: Returned::default(),
+            forgotten: BTreeSet::new(),
+            contained: BTreeSet::new(),
+            sizes: files.list().await?,
+            recovered: Weak::new(),
+            files,
+            manifest,
+        };
+        checkpoints.files.delete_half_written().await?;
+        checkpoints.delete_garbage().await;
+        checkpoints.recovered = Arc::downgrade(&pin);
+        let Checkpoints { files, returned, manifest, .. } = &checkpoints;
+        let head = manifest.head.clone();
+        let recovered = head.map(|head| Recovered::new(head, manifest, files.clone(), returned.clone(), pin));
+        Ok((checkpoints, recovered))
+    }
+
+    /// Begins a checkpoint of `epoch`, which is not before that of the last.
+    pub fn begin(&mut self, epoch: Epoch) -> Checkpoint<'_> {
+        debug_assert!(self.manifest.head.as_ref().is_none_or(|head| head.epoch <= epoch));
+        Checkpoint { checkpoints: self, epoch, collections: BTreeMap::new() }
+    }
+
+    /// The epoch of the last checkpoint.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.manifest.head.as_ref().map(|head| head.epoch)
+    }
+
+    /// Bytes held for state tables.
+    pub fn memory_bytes(&self) -> usize {
+        self.logs.values().map(StateLog::memory_bytes).sum()
+    }
+
+    /// Takes over the state tables that were brought back since.
+    fn adopt_returned(&mut self) {
+        let returned = std::mem::take(&mut *self.returned.lock());
+        for (id, log) in returned {
+            if !self.forgotten.contains(&id) {
+                self.logs.entry(id).or_insert(log);
+            }
+        }
+    }
+
+    fn forget(&mut self, is_forgotten: impl Fn(&PieceId) -> bool) {
+        self.adopt_returned();
+        self.logs.retain(|id, _| !is_forgotten(id));
+        self.forgotten.extend(self.manifest.pieces.keys().filter(|id| is_forgotten(id)));
+    }
+
+    /// Rewrites full segments of state tables that are mostly dead. One that cannot be read stays as it is: it is
+    /// needed only after a restart, and may be forgotten before.
+    async fn rewrite_sparse(&mut self) -> Result<(), StorageError> {
+        for (id, log) in &mut self.logs {
+            for uid in log.sparse() {
+                let mut stored = None;
+                if !log.has_rows(uid) {
+                    let Some(segment) = self.manifest.pieces.get(id).and_then(|piece| piece.get(&uid)) else {
+                        continue;
+                    };
+                    match segments::load_segment(&self.files, *id, uid, segment).await {
+                        Ok(segment) => stored = Some(segment),
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot rewrite a segment of a state table");
+                            continue;
+                        }
+                    }
+                }
+                log.rewrite(uid, stored.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the parts in files that are better gone written to this file too.
+    async fn copy_parts(&self, next: &mut Manifest, writer: &mut FileWriter) -> Result<(), StorageError> {
+        let live = garbage::live_bytes(next.parts());
+        let chosen = garbage::files_to_copy(&self.sizes, &live, writer.number());
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        for (id, piece) in &mut next.pieces {
+            let parts = piece.values_mut().flat_map(|segment| segment.parts_mut());
+            for part in parts.filter(|part| chosen.contains(&part.file)) {
+                match segments::copy(&self.files, writer, *id, part).await {
+                    Ok(copied) => *part = copied,
+                    // As with segments of state tables.
+                    Err(error @ StorageError::Damaged { .. }) => tracing::warn!(%error, "cannot copy a part"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The writes that make a checkpoint the last one in storage. From here on nobody knows whether they were made,
+    /// until they were.
+    pub(super) fn writes(&mut self, next: &Manifest, contained: Vec<WalKey>) -> Result<Vec<Write>, StorageError> {
+        let mut writes = self.manifest.writes_to(next, &self.uncertain)?;
+        self.uncertain.extend(writes.iter().map(|write| write.key().clone()));
+        self.contained.extend(contained);
+        writes.extend(self.contained.iter().map(|key| Write::Delete(key.to_bytes())));
+        Ok(writes)
+    }
+
+    /// Goes on from a checkpoint that is in storage.
+    async fn stored(&mut self, prepared: Prepared) -> CheckpointStats {
+        let Prepared { manifest, mut stats } = prepared;
+        self.manifest = manifest;
+        self.uncertain.clear();
+        self.contained.clear();
+        self.forgotten.clear();
+        let none = Piece::new();
+        for (id, log) in &mut self.logs {
+            log.saved(self.manifest.pieces.get(id).unwrap_or(&none));
+        }
+        if self.recovered.strong_count() == 0 {
+            self.delete_garbage().await;
+        }
+        stats.files = self.sizes.values().filter(|size| **size > 0).count();
+        stats
+    }
+
+    /// Deletes files that the manifest, which is durable, does not refer to. What cannot be deleted now is tried again.
+    async fn delete_garbage(&mut self) {
+        let live = garbage::live_bytes(self.manifest.parts());
+        let garbage: Vec<u64> = self.sizes.keys().copied().filter(|file| !live.contains_key(file)).collect();
+        for file in garbage {
+            match self.files.delete(file).await {
+                Ok(()) => {
+                    self.sizes.remove(&file);
+                }
+                Err(error) => tracing::warn!(file, %error, "cannot delete a file of a checkpoint"),
+            }
+        }
+    }
+}
+
+impl Checkpoint<'_> {
+    /// Takes the rows of a relation at the checkpoint's epoch. Those that are not handed in stay as the last checkpoint
+    /// has them, so all that may have changed must be; one that has not costs little.
+    ///
+    /// # Errors
+    /// If the collection is not readable at the epoch.
+    pub fn collection(&mut self, relation: RelationId, collection: &Collection) -> Result<(), CollectionError> {
+        self.collections.insert(relation, collection.segments_at(self.epoch)?);
+        Ok(())
+    }
+
+    /// Takes what has changed in a state table. It is not lost if the checkpoint fails: a later one has it.
+    ///
+    /// # Errors
+    /// If the rows have other types than before; or the table is in storage and was not brought back, so
+    /// that nobody knows what the change is a change of.
+    pub fn state(
+        &mut self,
+        relation: RelationId,
+        node: u32,
+        worker: u32,
+        table: u32,
+        change: TableChange,
+    ) -> Result<(), StorageError> {
+        let id = PieceId { relation, part: Part::State { node, worker, table } };
+        let Checkpoints { manifest, logs, forgotten, .. } = {
+            self.checkpoints.adopt_returned();
+            &mut *self.checkpoints
+        };
+        let is_unknown = || manifest.pieces.get(&id).is_some_and(|piece| !piece.is_empty());
+        if !logs.contains_key(&id) && !change.reset && !forgotten.contains(&id) && is_unknown() {
+            return Err(StorageError::NotBroughtBack { name: id.to_string() });
+        }
+        let log = logs.entry(id).or_insert_with(|| StateLog::new(&change.changed.rows.schema()));
+        Ok(log.apply(&change)?)
+    }
+
+    /// Drops all of a relation. What is handed in afterwards counts.
+    pub fn forget(&mut self, relation: RelationId) {
+        self.collections.remove(&relation);
+        self.checkpoints.forget(|id| id.relation == relation);
+    }
+
+    /// Drops the state of a relation's operators.
+    pub fn forget_state(&mut self, relation: RelationId) {
+        self.checkpoints.forget(|id| id.relation == relation && matches!(id.part, Part::State { .. }));
+    }
+
+    /// Makes the checkpoint the last one, with `meta` beside it, and deletes the records `contained` of
+    /// tables' logs, which are in it. All at once; durable once this returns.
+    ///
+    /// # Errors
+    /// If it cannot be written. Then the last checkpoint is what it was, or (as with any commit whose answer is lost) this
+    /// one; the next has all that this one has.
+    pub async fn commit(self, meta: String, contained: Vec<WalKey>) -> Result<CheckpointStats, StorageError> {
+        let (checkpoints, prepared) = self.prepare(meta).await?;
+        let writes = checkpoints.writes(&prepared.manifest, contained)?;
+        checkpoints.commits.commit(writes).await?;
+        Ok(checkpoints.stored(prepared).await)
+    }
+}
+
+impl<'a> Checkpoint<'a> {
+    /// Writes the file.
+    pub(super) async fn prepare(self, meta: String) -> Result<(&'a mut Checkpoints, Prepared), StorageError> {
+        let Self { checkpoints, epoch, collections } = self;
+        checkpoints.adopt_returned();
+        checkpoints.rewrite_sparse().await?;
+        let number = checkpoints.next_number.fetch_add(1, Ordering::SeqCst);
+        // From here on there may be such a file.
+        checkpoints.sizes.insert(number, 0);
+        let mut writer = checkpoints.files.writer(number);
+        let known = &checkpoints.manifest.pieces;
+        let mut pieces = known.clone();
+        pieces.retain(|id, _| {
+            let is_renewed = matches!(id.part, Part::Rows { .. }) && collections.contains_key(&id.relation);
+            !is_renewed && !checkpoints.forgotten.contains(id)
+        });
+        let mut rows = 0;
+        for (relation, shards) in &collections {
+            for (shard, segments) in (0..).zip(shards) {
+                let id = PieceId { relation: *relation, part: Part::Rows { shard } };
+                let segments = segments.iter().map(|(segment, end)| (segment, *end));
+                let piece = save_piece(&mut writer, known.get(&id), segments, &mut rows).await?;
+                pieces.insert(id, piece);
+            }
+        }
+        for (id, log) in &checkpoints.logs {
+            let segments = log.segments().iter().map(|segment| (segment, segment.rows()));
+            let piece = save_piece(&mut writer, known.get(id), segments, &mut rows).await?;
+            pieces.insert(*id, piece);
+        }
+        let mut manifest = Manifest { head: Some(Head { epoch, number, meta }), pieces };
+        checkpoints.copy_parts(&mut manifest, &mut writer).await?;
+        let bytes = writer.finish().await?;
+        checkpoints.sizes.insert(number, bytes);
+        Ok((checkpoints, Prepared { manifest, stats: CheckpointStats { epoch, bytes, rows, files: 0 } }))
+    }
+}
+
+/// Writes what is new of a piece; adds the rows written to `rows`.
+async fn save_piece(
+    writer: &mut FileWriter,
+    known: Option<&Piece>,
+    segments: impl Iterator<Item = (&crate::collection::segment::Segment, usize)>,
+    rows: &mut usize,
+) -> Result<Piece, StorageError> {
+    let mut piece = Piece::new();
+    for (segment, end) in segments {
+        let known = known.and_then(|known| known.get(&segment.uid));
+        let stored = segments::save(writer, known, segment, end).await?;
+        let written = stored.parts.iter().filter(|rows| rows.part.file == writer.number());
+        *rows += written.map(|rows| rows.rows).sum::<usize>();
+        piece.insert(segment.uid, stored);
+    }
+    Ok(piece)
+}

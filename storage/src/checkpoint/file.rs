@@ -1,0 +1,283 @@
+//! The files of checkpoints: `checkpoints/<number, 20 digits>.ckpt` beside the store.
+//!
+//! ```text
+//! magic    7 bytes   "FRESHCK"
+//! version  1 byte    1
+//! parts              each from a multiple of 64 bytes on; what lies between them is zero
+//! ```
+//!
+//! A part is an Arrow IPC stream of rows, or the bitmap of the rows of a segment that live. Nothing in a file says where its
+//! parts are: the manifest does, by [`PartRef`]. A file is written once, under a number that no file ever
+//! had, and is there either wholly or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::concat_batches;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use freshet_types::keys::hash_bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
+
+use crate::StorageError;
+
+const FOLDER: &str = "checkpoints";
+const EXTENSION: &str = ".ckpt";
+const HEADER: &[u8; 8] = b"FRESHCK\x01";
+const ALIGNMENT: usize = 64;
+/// Bytes that are collected before they are written.
+const BUFFER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Where a part of a file is, and what it must hash to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PartRef {
+    pub file: u64,
+    pub offset: u64,
+    pub length: u64,
+    /// XXH3 of its bytes.
+    pub checksum: u64,
+}
+
+impl PartRef {
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        self.length == bytes.len() as u64 && self.checksum == hash_bytes(bytes)
+    }
+
+    /// The error that the part, which belongs to `owner`, is not what was written.
+    pub fn damaged(&self, owner: &impl std::fmt::Display, reason: impl Into<String>) -> StorageError {
+        let name = format!("{FOLDER}/{} at offset {} ({owner})", file_name(self.file), self.offset);
+        StorageError::Damaged { name, reason: reason.into() }
+    }
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:020}{EXTENSION}")
+}
+
+fn path(number: u64) -> Path {
+    Path::from(format!("{FOLDER}/{}", file_name(number)))
+}
+
+impl From<object_store::Error> for StorageError {
+    fn from(error: object_store::Error) -> Self {
+        Self::Io { reason: error.to_string() }
+    }
+}
+
+/// The folder of all files.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckpointFiles {
+    store: Arc<dyn ObjectStore>,
+    /// Where half-written files lie, which the object store does not show.
+    folder: PathBuf,
+    /// The files whose header has been looked at.
+    opened: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+impl CheckpointFiles {
+    /// Files in the folder `root`, which `store` is too.
+    pub fn new(store: Arc<dyn ObjectStore>, root: &std::path::Path) -> Self {
+        Self { store, folder: root.join(FOLDER), opened: Arc::default() }
+    }
+
+    /// The number and size of each file.
+    pub async fn list(&self) -> Result<BTreeMap<u64, u64>, StorageError> {
+        let found: Vec<_> = self.store.list(Some(&Path::from(FOLDER))).try_collect().await?;
+        let numbered = found.iter().filter_map(|file| {
+            let number = file.location.filename()?.strip_suffix(EXTENSION)?.parse().ok()?;
+            Some((number, file.size))
+        });
+        Ok(numbered.collect())
+    }
+
+    /// Deletes what a process left that ended while it wrote a file.
+    pub async fn delete_half_written(&self) -> Result<(), StorageError> {
+        let failed = |error: std::io::Error| StorageError::Io { reason: error.to_string() };
+        let mut entries = match tokio::fs::read_dir(&self.folder).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        while let Some(entry) = entries.next_entry().await.map_err(failed)? {
+            // The object store writes to `<name>#<n>` and renames.
+            if entry.file_name().to_string_lossy().contains(&format!("{EXTENSION}#")) {
+                tokio::fs::remove_file(entry.path()).await.map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn delete(&self, number: u64) -> Result<(), StorageError> {
+        match self.store.delete(&path(number)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            deleted => Ok(deleted?),
+        }
+    }
+
+    /// The bytes of a part, which belongs to `owner`.
+    ///
+    /// # Errors
+    /// If they are not those that were written.
+    pub async fn read(&self, part: &PartRef, owner: &impl std::fmt::Display) -> Result<Bytes, StorageError> {
+        self.check_header(part, owner).await?;
+        let range = part.offset..part.offset.saturating_add(part.length);
+        let bytes = self.read_range(part, owner, range).await?;
+        if bytes.len() as u64 != part.length {
+            return Err(part.damaged(owner, "the file is too short"));
+        }
+        if !part.holds(&bytes) {
+            return Err(part.damaged(owner, "its checksum does not match"));
+        }
+        Ok(bytes)
+    }
+
+    async fn check_header(&self, part: &PartRef, owner: &impl std::fmt::Display) -> Result<(), StorageError> {
+        if self.opened.lock().contains(&part.file) {
+            return Ok(());
+        }
+        let header = self.read_range(part, owner, 0..HEADER.len() as u64).await?;
+        if header[..] != HEADER[..] {
+            let known = HEADER[HEADER.len() - 1];
+            let reason = match header.strip_prefix(&HEADER[..HEADER.len() - 1]) {
+                Some([version]) => format!("the file has version {version}, this server knows {known}"),
+                _ => "the file is not one of a checkpoint".to_owned(),
+            };
+            return Err(part.damaged(owner, reason));
+        }
+        self.opened.lock().insert(part.file);
+        Ok(())
+    }
+
+    async fn read_range(
+        &self,
+        part: &PartRef,
+        owner: &impl std::fmt::Display,
+        range: Range<u64>,
+    ) -> Result<Bytes, StorageError> {
+        let read = self.store.get_range(&path(part.file), range).await;
+        read.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => part.damaged(owner, "the file is missing"),
+            // The file may be too short, or the disk broken: whatever it is, the part is not there.
+            error => part.damaged(owner, format!("it cannot be read: {error}")),
+        })
+    }
+
+    /// Begins a file, which is there once it is finished, if it has any parts.
+    pub fn writer(&self, number: u64) -> FileWriter {
+        FileWriter {
+            store: self.store.clone(),
+            number,
+            upload: None,
+            written: 0,
+            buffer: HEADER.to_vec(),
+            has_parts: false,
+        }
+    }
+}
+
+/// A file on its way.
+pub(crate) struct FileWriter {
+    store: Arc<dyn ObjectStore>,
+    number: u64,
+    /// Made once there is more than fits the buffer.
+    upload: Option<Box<dyn MultipartUpload>>,
+    /// Bytes that have left the buffer.
+    written: u64,
+    buffer: Vec<u8>,
+    has_parts: bool,
+}
+
+impl FileWriter {
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Adds a part.
+    pub async fn add(&mut self, bytes: &[u8]) -> Result<PartRef, StorageError> {
+        // What has left the buffer did so up to the end of a part, so the whole offset counts.
+        let end = usize::try_from(self.written).expect("usize has 64 bits") + self.buffer.len();
+        let padding = end.next_multiple_of(ALIGNMENT) - end;
+        self.buffer.resize(self.buffer.len() + padding, 0);
+        let offset = self.written + self.buffer.len() as u64;
+        self.buffer.extend_from_slice(bytes);
+        self.has_parts = true;
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush().await?;
+        }
+        Ok(PartRef { file: self.number, offset, length: bytes.len() as u64, checksum: hash_bytes(bytes) })
+    }
+
+    async fn flush(&mut self) -> Result<(), StorageError> {
+        let upload = match &mut self.upload {
+            Some(upload) => upload,
+            none => none.insert(self.store.put_multipart(&path(self.number)).await?),
+        };
+        let bytes = std::mem::take(&mut self.buffer);
+        self.written += bytes.len() as u64;
+        Ok(upload.put_part(bytes.into()).await?)
+    }
+
+    /// Makes the file durable; gives its size, which is zero if there is nothing to write.
+    pub async fn finish(mut self) -> Result<u64, StorageError> {
+        if !self.has_parts {
+            return Ok(0);
+        }
+        if self.upload.is_none() {
+            let size = self.buffer.len() as u64;
+            self.store.put(&path(self.number), self.buffer.into()).await?;
+            return Ok(size);
+        }
+        if !self.buffer.is_empty() {
+            self.flush().await?;
+        }
+        if let Some(mut upload) = self.upload {
+            upload.complete().await?;
+        }
+        Ok(self.written)
+    }
+}
+
+/// Rows as a part. Takes time, so not on a thread that serves others.
+pub(crate) async fn encode_rows(batches: Vec<RecordBatch>) -> Result<Vec<u8>, StorageError> {
+    let encoded = tokio::task::spawn_blocking(move || encode(&batches)).await;
+    Ok(encoded.map_err(|error| StorageError::Io { reason: error.to_string() })??)
+}
+
+fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    let Some(first) = batches.first() else {
+        return Ok(Vec::new());
+    };
+    // One batch: who reads it gets it in one piece.
+    let rows = concat_batches(&first.schema(), batches)?;
+    let columns: Vec<ArrayRef> = rows.columns().iter().map(compact).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    let rows = RecordBatch::try_new_with_options(rows.schema(), columns, &options)?;
+    let mut bytes = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut bytes, &first.schema())?;
+    writer.write(&rows)?;
+    writer.finish()?;
+    drop(writer);
+    Ok(bytes)
+}
+
+/// Views keep all the text of the batch that they were cut from; the writer would write it.
+fn compact(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => column.clone(),
+    }
+}
+
+/// The rows of a part.
+pub(crate) fn decode_rows(bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+    StreamReader::try_new(bytes, None)?.collect()
+}

@@ -1,0 +1,116 @@
+//! Segments to files and back: what is new of each since it was last written.
+//!
+//! Rows of a segment never change and never move, so only those after the last written ones are new; and
+//! the bitmap, if other rows live than before. Small parts at the end of a segment are written again together with
+//! what follows, by size, so that a segment has few parts and a row is written O(log) times.
+
+use freshet_types::keys::hash_bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use super::file::{CheckpointFiles, FileWriter, PartRef, decode_rows, encode_rows};
+use super::manifest::{Piece, PieceId, RowsPart, StoredSegment};
+use crate::StorageError;
+use crate::collection::limits::CHUNK_ROWS;
+use crate::collection::segment::{LiveRows, Segment};
+
+/// Parts that are read at once.
+const READS_MAX: usize = 8;
+
+/// Writes what is new of the rows of `segment` before `end`, of which `known` has been written. Rows that are
+/// in memory are asked for only if some of them are new.
+pub(super) async fn save(
+    writer: &mut FileWriter,
+    known: Option<&StoredSegment>,
+    segment: &Segment,
+    end: usize,
+) -> Result<StoredSegment, StorageError> {
+    let mut parts = known.map(|known| known.parts.clone()).unwrap_or_default();
+    let mut start: usize = parts.iter().map(|part| part.rows).sum();
+    if start > end {
+        // Written at a later epoch, which nobody committed to.
+        parts.clear();
+        start = 0;
+    }
+    if start < end {
+        while let Some(last) = parts.last().filter(|last| last.rows < CHUNK_ROWS && last.rows <= 2 * (end - start)) {
+            start -= last.rows;
+            parts.pop();
+        }
+        let rows = segment.slices(start, end).map(|(_, rows)| rows).collect();
+        let part = writer.add(&encode_rows(rows).await?).await?;
+        parts.push(RowsPart { rows: end - start, part });
+    }
+    let live = save_live(writer, known.and_then(|known| known.live), segment).await?;
+    Ok(StoredSegment { id: segment.id, parts, live })
+}
+
+async fn save_live(
+    writer: &mut FileWriter,
+    known: Option<PartRef>,
+    segment: &Segment,
+) -> Result<Option<PartRef>, StorageError> {
+    let Some(words) = segment.live().map(LiveRows::words).filter(|words| !words.is_empty()) else {
+        return Ok(None);
+    };
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    match known.filter(|known| known.holds(&bytes)) {
+        Some(known) => Ok(Some(known)),
+        None => Ok(Some(writer.add(&bytes).await?)),
+    }
+}
+
+/// Reads the segments of a piece, in the order of their ids.
+pub(super) async fn load(
+    files: &CheckpointFiles,
+    id: PieceId,
+    piece: &Piece,
+) -> Result<Vec<Segment>, StorageError> {
+    let reads = piece.iter().map(|(uid, stored)| load_segment(files, id, *uid, stored));
+    let mut segments: Vec<Segment> = futures::stream::iter(reads).buffered(READS_MAX).try_collect().await?;
+    segments.sort_by_key(|segment| segment.id);
+    Ok(segments)
+}
+
+/// Reads one segment of the piece `id`.
+pub(super) async fn load_segment(
+    files: &CheckpointFiles,
+    id: PieceId,
+    uid: u64,
+    stored: &StoredSegment,
+) -> Result<Segment, StorageError> {
+    let mut batches = Vec::with_capacity(stored.parts.len());
+    for RowsPart { rows, part } in &stored.parts {
+        let bytes = files.read(part, &id).await?;
+        let found = decode_rows(&bytes).map_err(|error| part.damaged(&id, error.to_string()))?;
+        if found.iter().map(|batch| batch.num_rows()).sum::<usize>() != *rows {
+            return Err(part.damaged(&id, format!("it does not have {rows} rows")));
+        }
+        batches.extend(found);
+    }
+    let live = match &stored.live {
+        None => None,
+        Some(part) => {
+            let bytes = files.read(part, &id).await?;
+            let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("it has eight")));
+            let live = LiveRows::from_words(words);
+            Some(live.ok_or_else(|| part.damaged(&id, "it is longer than a segment"))?)
+        }
+    };
+    let impossible = || StorageError::Damaged {
+        name: format!("segment {} of {id}", stored.id),
+        reason: "it has too many rows, or too few for its bitmap".to_owned(),
+    };
+    Segment::restored(stored.id, uid, batches, live).ok_or_else(impossible)
+}
+
+/// Copies a part from the file where it is.
+pub(super) async fn copy(
+    files: &CheckpointFiles,
+    writer: &mut FileWriter,
+    id: PieceId,
+    part: &PartRef,
+) -> Result<PartRef, StorageError> {
+    let bytes = files.read(part, &id).await?;
+    debug_assert_eq!(hash_bytes(&bytes), part.checksum);
+    writer.add(&bytes).await
+}

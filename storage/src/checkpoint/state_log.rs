@@ -1,0 +1,193 @@
+//! A state table at rest: a log of rows by id, in segments.
+//!
+//! A changed row is appended and its old place marked dead, so a checkpoint writes what changed and no more. In memory are
+//! the place of each id, the bitmaps, and only those rows that are not in a file yet or in the segment that still
+//! grows: the operator has all of them in a form of its own. A segment that is full and more than half dead is
+//! rewritten: its live rows are appended anew.
+//!
+//! The log is what has been told, whether or not a checkpoint could make it durable: what is missing in the
+//! files is still in memory, and the next checkpoint writes it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use arrow::error::ArrowError;
+
+use super::change::{StateRows, TableChange};
+use super::manifest::Piece;
+use crate::collection::rows::RowLog;
+use crate::collection::segment::{Position, Segment};
+
+const ID_COLUMN: &str = "freshet_id";
+/// The place of an id without a row.
+const NOWHERE: u64 = u64::MAX;
+/// Segments that are rewritten by one checkpoint, at most.
+const REWRITES_MAX: usize = 4;
+
+pub(super) struct StateLog {
+    /// The first column is the id.
+    rows: RowLog,
+    /// Where the row of each id is.
+    places: Vec<u64>,
+}
+
+impl StateLog {
+    /// An empty log of rows with the schema `schema`.
+    pub fn new(schema: &Schema) -> Self {
+        let id = Arc::new(Field::new(ID_COLUMN, DataType::UInt32, false));
+        let fields: Vec<_> = std::iter::once(id).chain(schema.fields().iter().cloned()).collect();
+        Self { rows: RowLog::new(Arc::new(Schema::new(fields))), places: Vec::new() }
+    }
+
+    /// A log as it was stored, and its rows.
+    pub fn restored(segments: Vec<Segment>) -> Result<Option<(Self, Vec<StateRows>)>, ArrowError> {
+        let Some(schema) = schema_of(&segments) else {
+            return Ok(None);
+        };
+        let mut log = Self { rows: RowLog::of_segments(schema, segments), places: Vec::new() };
+        let mut tables = Vec::new();
+        for segment in log.rows.segments() {
+            for (start, rows) in segment.slices(0, segment.rows()) {
+                let ids = rows.column(0).as_primitive::<UInt32Type>().values();
+                for (offset, id) in (start..).zip(ids).filter(|(offset, _)| segment.is_live(*offset)) {
+                    if place(&log.places, *id).is_some() {
+                        return Err(ArrowError::InvalidArgumentError(format!("the id {id} is there twice")));
+                    }
+                    set(&mut log.places, *id, Position::new(segment.id, offset).to_bits());
+                }
+            }
+            for rows in segment.live_batches(segment.rows(), None) {
+                let rows = rows?;
+                if rows.num_rows() > 0 {
+                    tables.push(split(&rows)?);
+                }
+            }
+        }
+        let full = log.full();
+        log.rows.segments_mut()[..full].iter_mut().for_each(Segment::forget_rows);
+        Ok(Some((log, tables)))
+    }
+
+    pub fn segments(&self) -> &[Segment] {
+        self.rows.segments()
+    }
+
+    /// How many segments do not grow any more.
+    fn full(&self) -> usize {
+        self.rows.segments().len().saturating_sub(1)
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.memory_bytes() + self.places.capacity() * 8
+    }
+
+    /// Follows a change of the table.
+    ///
+    /// # Errors
+    /// If the rows have other types than those before, and the change does not reset the table. Nothing is changed then.
+    pub fn apply(&mut self, change: &TableChange) -> Result<(), ArrowError> {
+        if change.reset {
+            *self = Self::new(&change.changed.rows.schema());
+        }
+        let StateRows { ids, rows } = &change.changed;
+        let columns = std::iter::once(Arc::new(UInt32Array::from(ids.clone())) as ArrayRef);
+        let columns = columns.chain(rows.columns().iter().cloned()).collect();
+        let rows = RecordBatch::try_new(self.rows.schema().clone(), columns)?;
+        let mut dead = Vec::new();
+        for id in change.gone.iter().chain(ids) {
+            if let Some(place) = place(&self.places, *id) {
+                dead.push(place);
+                set(&mut self.places, *id, NOWHERE);
+            }
+        }
+        self.rows.delete(&dead);
+        self.append(&rows)
+    }
+
+    fn append(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
+        let mut ids = rows.column(0).as_primitive::<UInt32Type>().values().iter();
+        for (start, length) in self.rows.append(rows)? {
+            for (offset, id) in ids.by_ref().take(length).enumerate() {
+                set(&mut self.places, *id, start.plus(offset).to_bits());
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the full segments that have no live row. Gives the uids of those that are worth rewriting.
+    pub fn sparse(&mut self) -> Vec<u64> {
+        for index in (0..self.full()).rev() {
+            let segment = &self.rows.segments()[index];
+            if segment.dead() == segment.rows() {
+                self.rows.replace(index..index + 1, None);
+            }
+        }
+        let full = self.rows.segments()[..self.full()].iter();
+        full.filter(|segment| 2 * segment.dead() > segment.rows())
+            .map(|segment| segment.uid)
+            .take(REWRITES_MAX)
+            .collect()
+    }
+
+    /// Whether all rows of a segment are in memory.
+    pub fn has_rows(&self, uid: u64) -> bool {
+        self.rows.segments().iter().any(|segment| segment.uid == uid && !segment.chunks().is_empty())
+    }
+
+    /// Appends the live rows of a full segment anew. `stored` is that segment with its rows; not needed if
+    /// they are in memory.
+    pub fn rewrite(&mut self, uid: u64, stored: Option<&Segment>) -> Result<(), ArrowError> {
+        let Some(index) = self.rows.segments().iter().position(|segment| segment.uid == uid) else {
+            return Ok(());
+        };
+        let segment = self.rows.segments()[index].clone();
+        let source = stored.unwrap_or(&segment);
+        let live = segment.live_rows();
+        for (start, rows) in source.slices(0, segment.rows()) {
+            let rows = filter_record_batch(&rows, &live.mask(start, rows.num_rows()))?;
+            self.append(&rows)?;
+        }
+        self.rows.replace(index..index + 1, None);
+        Ok(())
+    }
+
+    /// Lets go of the rows of full segments that are in files now, which are those of `piece`.
+    pub fn saved(&mut self, piece: &Piece) {
+        let full = self.full();
+        for segment in &mut self.rows.segments_mut()[..full] {
+            if piece.get(&segment.uid).is_some_and(|stored| stored.rows() == segment.rows()) {
+                segment.forget_rows();
+            }
+        }
+    }
+}
+
+fn place(places: &[u64], id: u32) -> Option<Position> {
+    let place = places.get(id as usize).filter(|place| **place != NOWHERE);
+    place.map(|place| Position::from_bits(*place))
+}
+
+fn set(places: &mut Vec<u64>, id: u32, place: u64) {
+    if places.len() <= id as usize {
+        places.resize(id as usize + 1, NOWHERE);
+    }
+    places[id as usize] = place;
+}
+
+fn schema_of(segments: &[Segment]) -> Option<SchemaRef> {
+    let schema = segments.first()?.chunks().first()?.rows.schema();
+    let same = |segment: &Segment| segment.chunks().iter().all(|chunk| chunk.rows.schema() == schema);
+    let has_ids = schema.fields().first().is_some_and(|field| *field.data_type() == DataType::UInt32);
+    (has_ids && segments.iter().all(same)).then_some(schema)
+}
+
+/// Ids and rows apart.
+fn split(rows: &RecordBatch) -> Result<StateRows, ArrowError> {
+    let ids = rows.column(0).as_primitive::<UInt32Type>().values().to_vec();
+    let schema = Arc::new(Schema::new(rows.schema().fields()[1..].to_vec()));
+    let options = RecordBatchOptions::new().with_row_count(Some(ids.len()));
+    let rows = RecordBatch::try_new_with_options(schema, rows.columns()[1..].to_vec(), &options)?;
+    Ok(StateRows { ids, rows })
+}

@@ -1,0 +1,50 @@
+//! How much is written, and what stays in the folder.
+
+use super::super::garbage::FILES_MAX;
+use super::*;
+
+#[tokio::test]
+async fn many_small_checkpoints_keep_few_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (mut checkpoints, _) = Checkpoints::open(&store).await.unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut table = Table::keyed();
+    let mut written = 0;
+    let mut epoch = table.insert(0..1_000);
+    for round in 0..500 {
+        // Rows that stay, so that every file keeps some part.
+        table.insert(10_000 + round * 300..10_000 + (round + 1) * 300);
+        epoch = if round % 5 == 0 { table.random_epoch(&mut rng) } else { table.epoch() };
+        table.states.retain(|e, _| *e == epoch);
+        let stats = save(&mut checkpoints, &table, epoch).await;
+        written += stats.bytes;
+        let there = std::fs::read_dir(dir.path().join("checkpoints")).unwrap().count();
+        assert_eq!(there, stats.files);
+        assert!(there <= FILES_MAX + 1, "{there} files in round {round}");
+    }
+    let sizes: u64 = std::fs::read_dir(dir.path().join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(written < 12 * sizes, "{written} bytes written for {sizes}");
+    let (_, recovered) = recover(&store).await;
+    table.check(&*table.restored(&recovered, 2).await, epoch);
+}
+
+#[tokio::test]
+async fn files_stay_while_somebody_recovers_from_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (mut checkpoints, _) = Checkpoints::open(&store).await.unwrap();
+    let mut table = Table::keyed();
+    let first = table.insert(0..600);
+    save(&mut checkpoints, &table, first).await;
+    let (mut checkpoints, recovered) = recover(&store).await;
+    let other = Table::keyed();
+    let stats = save(&mut checkpoints, &other, first).await;
+    assert_eq!(stats.files, 1);
+    table.check(&*table.restored(&recovered, 2).await, first);
+    drop(recovered);
+    assert_eq!(save(&mut checkpoints, &other, first).await.files, 0);
+}

@@ -1,0 +1,153 @@
+//! State tables against a map from id to text.
+
+use std::collections::BTreeMap;
+
+use rand::seq::IteratorRandom;
+
+use super::super::{Part, StateRows, TableChange};
+use super::*;
+
+type Model = BTreeMap<u32, String>;
+
+fn change(reset: bool, gone: Vec<u32>, changed: &Model) -> TableChange {
+    let rows: Vec<_> = changed.iter().map(|(id, text)| (i64::from(*id), text.clone())).collect();
+    let ids = changed.keys().copied().collect();
+    TableChange { reset, gone, changed: StateRows { ids, rows: batch(&rows) } }
+}
+
+fn model_of(tables: &[StateRows]) -> Model {
+    let mut model = Model::new();
+    for StateRows { ids, rows } in tables {
+        for (id, (key, text)) in ids.iter().zip(rows_of(rows)) {
+            assert_eq!(key, i64::from(*id));
+            assert_eq!(model.insert(*id, text), None, "the id {id} is there twice");
+        }
+    }
+    model
+}
+
+/// A change of `model`, which is made.
+fn random_change(rng: &mut StdRng, model: &mut Model) -> TableChange {
+    let reset = rng.random_bool(0.03);
+    if reset {
+        model.clear();
+    }
+    let mut gone = Vec::new();
+    let mut changed = Model::new();
+    for _ in 0..rng.random_range(0..120) {
+        let id = rng.random_range(0..700);
+        changed.insert(id, format!("text {}", rng.random_range(0..1_000)));
+    }
+    let count = rng.random_range(0..60);
+    for id in model.keys().copied().choose_multiple(rng, count) {
+        // Some are taken up again at once.
+        gone.push(id);
+    }
+    gone.iter().for_each(|id| drop(model.remove(id)));
+    model.extend(changed.clone());
+    change(reset, gone, &changed)
+}
+
+async fn simulate(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(&dir).await;
+    let (mut checkpoints, _) = Checkpoints::open(&store).await.unwrap();
+    let mut models = [Model::new(), Model::new()];
+    let mut durable = None;
+    for epoch in 1..120 {
+        let mut checkpoint = checkpoints.begin(Epoch(epoch));
+        for (table, model) in (0..).zip(&mut models) {
+            if rng.random_bool(0.8) {
+                checkpoint.state(RELATION, 1, 2, table, random_change(&mut rng, model)).unwrap();
+            }
+        }
+        match rng.random_range(0..10) {
+            0 => drop(checkpoint),
+            1 => drop(checkpoint.prepare(String::new()).await.unwrap()),
+            2 => {
+                let (checkpoints, prepared) = checkpoint.prepare(String::new()).await.unwrap();
+                let writes = checkpoints.writes(&prepared.manifest, vec![]).unwrap();
+                store.commits.commit(writes).await.unwrap();
+                durable = Some(models.clone());
+            }
+            _ => {
+                checkpoint.commit(String::new(), vec![]).await.unwrap();
+                durable = Some(models.clone());
+            }
+        }
+        let Some(expected) = durable.clone().filter(|_| rng.random_bool(0.3)) else {
+            continue;
+        };
+        store = open(&dir).await;
+        let (opened, recovered) = recover(&store).await;
+        let found = recovered.state(RELATION).await.unwrap();
+        for (part, rows) in found {
+            let Part::State { node: 1, worker: 2, table } = part else { panic!("{part:?}") };
+            assert_eq!(model_of(&rows), expected[table as usize], "epoch {epoch}");
+        }
+        (checkpoints, models) = (opened, expected);
+    }
+    drop(store);
+}
+
+#[tokio::test]
+async fn state_tables_come_back_as_they_were() {
+    for seed in 0..6 {
+        simulate(seed).await;
+    }
+}
+
+#[tokio::test]
+async fn full_segments_leave_memory_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (mut checkpoints, _) = Checkpoints::open(&store).await.unwrap();
+    let mut first = 0;
+    for epoch in 1..400 {
+        // Each row is written ten times over.
+        let rows: Model = (0..100).map(|id| (id * 5 + first, format!("at {epoch}"))).collect();
+        first = (first + 1) % 5;
+        let mut checkpoint = checkpoints.begin(Epoch(epoch));
+        checkpoint.state(RELATION, 0, 0, 0, change(false, vec![], &rows)).unwrap();
+        checkpoint.commit(String::new(), vec![]).await.unwrap();
+        assert!(checkpoints.memory_bytes() < 64 * 1024, "{}", checkpoints.memory_bytes());
+    }
+    let (_, recovered) = recover(&store).await;
+    assert_eq!(recovered.workers(RELATION), 1);
+    let tables = recovered.state(RELATION).await.unwrap();
+    assert_eq!(model_of(&tables[0].1).len(), 500);
+    assert!(tables[0].1.len() < 12, "{} segments for 500 rows of 256 a segment", tables[0].1.len());
+}
+
+#[tokio::test]
+async fn a_change_of_a_table_that_was_not_brought_back_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (mut checkpoints, _) = Checkpoints::open(&store).await.unwrap();
+    let rows = Model::from([(3, "a".to_owned())]);
+    let mut checkpoint = checkpoints.begin(Epoch(1));
+    checkpoint.state(RELATION, 0, 0, 0, change(false, vec![], &rows)).unwrap();
+    checkpoint.state(RELATION, 1, 0, 0, change(false, vec![], &rows)).unwrap();
+    checkpoint.state(RELATION, 2, 0, 0, change(false, vec![], &rows)).unwrap();
+    checkpoint.commit(String::new(), vec![]).await.unwrap();
+    let (mut checkpoints, _) = recover(&store).await;
+    let other = Model::from([(4, "b".to_owned())]);
+    let mut checkpoint = checkpoints.begin(Epoch(2));
+    let error = checkpoint.state(RELATION, 0, 0, 0, change(false, vec![], &other)).unwrap_err();
+    let expected = "table 0 of node 0 of r7 on worker 0 is in storage and was not brought back, so a change of it \
+                    cannot be stored";
+    assert_eq!(error.to_string(), expected);
+    checkpoint.state(RELATION, 1, 0, 0, change(true, vec![], &other)).unwrap();
+    checkpoint.commit(String::new(), vec![]).await.unwrap();
+    let (mut checkpoints, recovered) = recover(&store).await;
+    let found: Vec<_> = recovered.state(RELATION).await.unwrap().iter().map(|(_, rows)| model_of(rows)).collect();
+    assert_eq!(found, [rows.clone(), other.clone(), rows]);
+    let mut checkpoint = checkpoints.begin(Epoch(3));
+    checkpoint.forget_state(RELATION);
+    checkpoint.state(RELATION, 2, 0, 0, change(false, vec![], &other)).unwrap();
+    checkpoint.commit(String::new(), vec![]).await.unwrap();
+    let (_, recovered) = recover(&store).await;
+    let found: Vec<_> = recovered.state(RELATION).await.unwrap().iter().map(|(_, rows)| model_of(rows)).collect();
+    assert_eq!(found, [other]);
+}
