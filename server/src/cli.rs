@@ -1,10 +1,11 @@
 //! The command line: `freshet`, `freshet serve`, `freshet demo`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, LogFormat, Memory, Settings};
+use crate::config::{Config, ConfigError, LogFormat, Memory, Settings, parse_interval};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +72,9 @@ struct Options {
     /// Let clients from other machines in, without a password
     #[arg(long, global = true, env = "FRESHET_TRUST_NETWORK", num_args = 0..=1, default_missing_value = "true")]
     trust_network: Option<bool>,
+    /// How often to make what changed quick to come back to after a crash: 1s, 500ms [default: 1s]
+    #[arg(long, global = true, env = "FRESHET_CHECKPOINT_INTERVAL", value_name = "TIME", value_parser = parse_interval)]
+    checkpoint_interval: Option<Duration>,
 }
 
 impl Cli {
@@ -89,6 +93,7 @@ impl Cli {
             log: options.log,
             log_format: options.log_format,
             trust_network: options.trust_network,
+            checkpoint_interval: options.checkpoint_interval,
         };
         let config = Config::load(given, options.config.as_deref())?;
         Ok((self.command.unwrap_or_default(), config))

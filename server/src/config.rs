@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Whether clients from other machines are let in, without a password.
     pub trust_network: bool,
+    /// How often what changed is made quick to come back to.
+    pub checkpoint_interval: Duration,
 }
 
 /// The share of the memory that ad-hoc queries may use together.
@@ -54,6 +57,7 @@ pub struct Settings {
     pub log: Option<String>,
     pub log_format: Option<LogFormat>,
     pub trust_network: Option<bool>,
+    pub checkpoint_interval: Option<Duration>,
 }
 
 /// An amount of memory, or a share of the machine's.
@@ -80,9 +84,10 @@ fn suggestion(near: &Option<&'static str>) -> String {
     near.map_or_else(|| format!("; there are {}", KEYS.join(", ")), |near| format!("; did you mean \"{near}\"?"))
 }
 
-const KEYS: &[&str] = &["data", "listen", "http", "workers", "memory", "log", "log_format", "trust_network"];
+const KEYS: &[&str] = &["data", "listen", "http", "workers", "memory", "log", "log_format", "trust_network", "checkpoint_interval"];
 const DEFAULT_FILE: &str = "freshet.toml";
 const DEFAULT_MEMORY: Memory = Memory::Percent(60);
+const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Config {
     /// Puts together what the flags and variables say with the file and the defaults.
@@ -107,6 +112,7 @@ impl Config {
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
             log_format: settings.log_format.unwrap_or_default(),
             trust_network: settings.trust_network.unwrap_or(false),
+            checkpoint_interval: settings.checkpoint_interval.unwrap_or(DEFAULT_CHECKPOINT_INTERVAL),
         })
     }
 }
@@ -135,6 +141,7 @@ impl Settings {
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             trust_network: self.trust_network.or(other.trust_network),
+            checkpoint_interval: self.checkpoint_interval.or(other.checkpoint_interval),
         }
     }
 
@@ -178,6 +185,11 @@ impl Settings {
                 "trust_network" => {
                     settings.trust_network = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?);
                 }
+                "checkpoint_interval" => {
+                    let interval = parse_interval(&string()?)
+                        .map_err(|reason| malformed(format!("\"checkpoint_interval\": {reason}")))?;
+                    settings.checkpoint_interval = Some(interval);
+                }
                 _ => {
                     return Err(ConfigError::Unknown { path: path.to_owned(), key: key.clone(), near: nearest(key) });
                 }
@@ -186,6 +198,20 @@ impl Settings {
         Ok(settings)
     }
 }
+
+/// A time like `1s`, `500ms` or `2 min`.
+///
+/// # Errors
+/// If it is no such time, or shorter than 10 ms.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| format!("\"{text}\" is not a time: {error}"))?;
+    if interval < INTERVAL_MIN {
+        return Err(format!("\"{text}\" is too short: at least 10ms are needed"));
+    }
+    Ok(interval)
+}
+
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// The setting that was probably meant.
 fn nearest(key: &str) -> Option<&'static str> {

@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
 use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped};
+use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
 use crate::pipeline::view_status::ViewState;
 use crate::query::checked::CheckedArithmetic;
 use crate::query::runtime::QueryRuntime;
@@ -50,6 +51,9 @@ pub struct Server {
     pub query_state: SessionState,
     /// Where they compute.
     pub query_runtime: QueryRuntime,
+    /// Where to ask for a checkpoint, and what became of the last ones.
+    pub checkpoint_requests: mpsc::Sender<CheckpointRequest>,
+    pub checkpoint_reports: CheckpointReports,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
 }
@@ -113,6 +117,8 @@ pub struct Running {
     pub server: Arc<Server>,
     coordinator: tokio::task::JoinHandle<()>,
     stop_coordinator: CancellationToken,
+    checkpointer: tokio::task::JoinHandle<()>,
+    stop_checkpointer: CancellationToken,
 }
 
 impl Running {
@@ -121,18 +127,21 @@ impl Running {
         let clock = Clock::System;
         let store =
             Store::open(&config.data).await.with_context(|| format!("cannot open the data at {}", config.data))?;
-        let tables = recovery::load(&store, &clock).await?;
+        let loaded = recovery::load(&store, &clock).await?;
 
         let (failed, failures) = mpsc::unbounded_channel();
+        // Bounded by what one checkpoint asks for.
+        let (cut, cuts) = mpsc::unbounded_channel();
+        let (checkpoint_requests, requests) = mpsc::channel(16);
         let router = EventRouter::default();
         let on_event = router.clone();
         let engine_config = EngineConfig { workers: config.workers, track_state: true };
-        let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &failed)))
+        let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &failed, &cut)))
             .map_err(|error| anyhow::anyhow!("cannot start the dataflow workers: {error}"))?;
         let engine = Arc::new(engine);
         let readers = cancel.child_token();
         let (coordinator, inbox, handle) =
-            Coordinator::new(clock.clone(), engine.clone(), tables.epoch, failures, readers);
+            Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, failures, readers);
 
         let query_state = query_state(&config)?;
         let server = Arc::new(Server {
@@ -145,21 +154,32 @@ impl Running {
             planner: Planner::new(query_state.clone()),
             query_runtime: QueryRuntime::start(config.workers).context("cannot start the query threads")?,
             query_state,
+            checkpoint_requests,
+            checkpoint_reports: CheckpointReports::default(),
             cancel: cancel.clone(),
             config,
         });
         router.connect(&server);
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
-        recovery::restore(&server, tables).await?;
-        Ok(Self { server, coordinator, stop_coordinator })
+        let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
+        let recovery::Restored { stored, void } = restored;
+        let contained = Vec::new();
+        let checkpointer =
+            Checkpointer { server: server.clone(), checkpoints, cuts, requests, stored, void, contained };
+        let stop_checkpointer = CancellationToken::new();
+        let checkpointer =
+            task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
+        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer })
     }
 
     /// Ends what runs and closes the store. What was acknowledged is durable already.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.server.cancel.cancel();
+        self.stop_checkpointer.cancel();
+        // The tasks report their own failures.
+        let _ = self.checkpointer.await;
         self.stop_coordinator.cancel();
-        // The task reports its own failures.
         let _ = self.coordinator.await;
         self.server.store.close().await.context("cannot close the store")?;
         match Arc::into_inner(self.server).and_then(|server| Arc::into_inner(server.engine)) {
@@ -236,9 +256,13 @@ impl EventRouter {
     }
 
     /// Called on worker threads.
-    fn handle(&self, event: Event, failed: &mpsc::UnboundedSender<RelationId>) {
+    fn handle(&self, event: Event, failed: &mpsc::UnboundedSender<RelationId>, cut: &mpsc::UnboundedSender<Cut>) {
         let Some(server) = self.server.get().and_then(std::sync::Weak::upgrade) else { return };
         match event {
+            Event::Cut { view, epoch, worker, operators } => {
+                // Nobody makes checkpoints any more only at shutdown.
+                let _ = cut.send(Cut { view, epoch, worker, operators });
+            }
             Event::RowErrors { view, epoch, errors, omitted } => {
                 metrics::counter!("freshet_view_row_errors_total").increment(errors.len() as u64 + omitted);
                 let errors = errors.into_iter().map(in_sql_terms).collect();

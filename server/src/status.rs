@@ -6,6 +6,7 @@
 //! | view_status        | a materialized view: state, epoch, lag, rows, memory, row errors            |
 //! | view_errors        | a row on which an expression of a view failed, with the message             |
 //! | source_status      | a partition of a source: state, next offset, lag, records, errors           |
+//! | checkpoints        | a recent checkpoint: epoch, duration, bytes, or why there was none          |
 //! | settings           | a setting of the server                                                     |
 
 use std::sync::Arc;
@@ -14,8 +15,10 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicr
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use freshet_connectors::StatusReport;
+use freshet_types::Epoch;
 
 use crate::catalog::{Entry, MaterializedViewObject, Object, PUBLIC, SourceObject};
+use crate::pipeline::checkpointer::CheckpointReport;
 use crate::pipeline::view_status::ViewState;
 use crate::query::names::StatusRelations;
 use crate::server::Server;
@@ -38,6 +41,7 @@ impl StatusRelations for Status<'_> {
             "view_status" => self.view_status(),
             "view_errors" => self.view_errors(),
             "source_status" => self.source_status(),
+            "checkpoints" => self.checkpoints(),
             "settings" => self.settings(),
             _ => return None,
         };
@@ -161,6 +165,22 @@ impl Status<'_> {
         ]
     }
 
+    fn checkpoints(&self) -> Vec<Column> {
+        let reports = self.server.checkpoint_reports.all();
+        let stats = |report: &CheckpointReport| report.outcome.as_ref().ok().copied();
+        let count = |number: usize| u64::try_from(number).ok();
+        let millis = |report: &CheckpointReport| u64::try_from(report.duration.as_millis()).ok();
+        vec![
+            number("epoch", reports.iter().map(|report| report.epoch.map(Epoch::millis))),
+            time("started_at", reports.iter().map(|report| Some(report.started_ms))),
+            number("duration_ms", reports.iter().map(millis)),
+            number("bytes", reports.iter().map(|report| stats(report).map(|stats| stats.bytes))),
+            number("rows", reports.iter().map(|report| stats(report).and_then(|stats| count(stats.rows)))),
+            number("files", reports.iter().map(|report| stats(report).and_then(|stats| count(stats.files)))),
+            text("error", reports.iter().map(|report| report.outcome.as_ref().err())),
+        ]
+    }
+
     fn settings(&self) -> Vec<Column> {
         let config = &self.server.config;
         let settings = [
@@ -171,6 +191,7 @@ impl Status<'_> {
             ("memory_bytes", config.memory_bytes.to_string()),
             ("log", config.log.clone()),
             ("trust_network", config.trust_network.to_string()),
+            ("checkpoint_interval", humantime::format_duration(config.checkpoint_interval).to_string()),
         ];
         vec![
             text("name", settings.iter().map(|(name, _)| Some(*name))),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use freshet_planner::statement::CreateSource;
+use freshet_storage::collection::Collection;
 use freshet_types::{SqlError, SqlState};
 
 use crate::catalog::{Object, ObjectKind};
@@ -12,7 +13,8 @@ use crate::execute::ddl::{self, Name};
 use crate::execute::drop::take_down;
 use crate::execute::write::refuse_in_transaction;
 use crate::limits::CONNECT_TIMEOUT_S;
-use crate::server::objects;
+use crate::pipeline::dead_letters;
+use crate::server::objects::{self, collection_error};
 use crate::session::{Response, Session};
 use crate::task;
 
@@ -44,7 +46,8 @@ pub async fn execute(session: &Session, create: &CreateSource) -> Result<Respons
                 .with_hint("check the address, and that it can be reached from this machine"));
         }
     };
-    let source = opened.starting_at(name, start.clone())?;
+    let dead_letters = Collection::new(dead_letters::description(name), 1).map_err(collection_error)?;
+    let source = opened.starting_at(start.clone(), dead_letters.clone());
     let id = server.next_id().await?;
     let record = ddl::record(id, &create.name, &create.sql, Some(start));
     let server = server.clone();
@@ -53,7 +56,6 @@ pub async fn execute(session: &Session, create: &CreateSource) -> Result<Respons
         if let Some(replaced) = &replaced {
             take_down(&server, replaced).await?;
         }
-        let dead_letters = source.dead_letters.clone();
         server.coordinator.send(Command::AddSource { source: id, dead_letters, read: None }).await?;
         ddl::publish(&server, record, Object::Source(Arc::new(source)), replaced.as_deref()).await
     })

@@ -24,7 +24,7 @@ pub async fn execute(session: &Session, create: &CreateTable) -> Result<Response
         Name::Free => None,
         Name::Replace(entry) => Some(entry),
     };
-    let table = objects::table(server, create)?;
+    let table = objects::table(server, create, None)?;
     let id = server.next_id().await?;
     let writer = table.collection.writer(0);
     let record = ddl::record(id, &create.name, &create.sql, None);

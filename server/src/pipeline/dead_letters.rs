@@ -7,7 +7,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use freshet_connectors::DeadLetter;
-use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, DEFAULT_HISTORY_MS};
+use freshet_storage::collection::{CollectionDescription, DEFAULT_HISTORY_MS};
 
 /// The columns of every dead-letter relation.
 pub fn schema() -> SchemaRef {
@@ -22,16 +22,15 @@ pub fn schema() -> SchemaRef {
     ]))
 }
 
-/// A collection for the dead letters of the source `source_name`. The coordinator is its only writer.
-pub fn collection(source_name: &str) -> Result<Arc<Collection>, CollectionError> {
-    let description = CollectionDescription {
+/// The collection for the dead letters of the source `source_name`. The coordinator is its only writer.
+pub fn description(source_name: &str) -> CollectionDescription {
+    CollectionDescription {
         name: format!("{source_name}_dead_letters"),
         schema: schema(),
         key: None,
         append_only: true,
         history_ms: DEFAULT_HISTORY_MS,
-    };
-    Collection::new(description, 1)
+    }
 }
 
 /// The letters as rows.

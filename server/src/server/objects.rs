@@ -8,7 +8,7 @@ use freshet_connectors as connectors;
 use freshet_planner::declaration::{ColumnDefinition, IncludeField};
 use freshet_planner::plan::Properties;
 use freshet_planner::statement::{CreateMaterializedView, CreateTable, CreateView};
-use freshet_planner::{PlannerCatalog, SourceDeclaration};
+use freshet_planner::{PlannerCatalog, SourceDeclaration, ViewPlan};
 use freshet_storage::StorageError;
 use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, DEFAULT_HISTORY_MS};
 use freshet_types::{SqlError, SqlState};
@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::catalog::{MaterializedViewObject, SourceObject, TableObject, ViewObject};
-use crate::pipeline::dead_letters;
 use crate::pipeline::source_progress::SourceProgress;
 use crate::pipeline::view_status::ViewStatus;
 use crate::server::Server;
@@ -30,24 +29,33 @@ pub fn collection_error(error: CollectionError) -> SqlError {
     SqlError::internal(error.to_string())
 }
 
-pub fn table(server: &Server, create: &CreateTable) -> Result<TableObject, SqlError> {
-    let schema = create.definition.schema();
-    let rules = server.planner.table_rules(&create.definition)?;
-    let key = create.definition.primary_key.clone();
-    let description = CollectionDescription {
-        name: create.name.name.clone(),
-        schema: schema.clone(),
-        key,
-        append_only: false,
-        history_ms: DEFAULT_HISTORY_MS,
+/// A table whose rows are in `collection`; empty without one.
+pub fn table(
+    server: &Server,
+    create: &CreateTable,
+    collection: Option<Arc<Collection>>,
+) -> Result<TableObject, SqlError> {
+    let collection = match collection {
+        Some(collection) => collection,
+        None => Collection::new(table_description(create), 1).map_err(collection_error)?,
     };
     Ok(TableObject {
         definition: create.definition.clone(),
-        rules,
-        schema,
-        collection: Collection::new(description, 1).map_err(collection_error)?,
+        rules: server.planner.table_rules(&create.definition)?,
+        schema: create.definition.schema(),
+        collection,
         write_lock: Arc::new(AsyncMutex::new(())),
     })
+}
+
+pub fn table_description(create: &CreateTable) -> CollectionDescription {
+    CollectionDescription {
+        name: create.name.name.clone(),
+        schema: create.definition.schema(),
+        key: create.definition.primary_key.clone(),
+        append_only: false,
+        history_ms: DEFAULT_HISTORY_MS,
+    }
 }
 
 pub fn view(server: &Server, create: &CreateView, names: &dyn PlannerCatalog) -> Result<ViewObject, SqlError> {
@@ -62,13 +70,7 @@ pub fn materialized_view(
 ) -> Result<MaterializedViewObject, SqlError> {
     let plan = server.planner.plan_view(&create.query, &create.columns, names)?;
     let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
-    let description = CollectionDescription {
-        name: create.name.name.clone(),
-        schema: plan.schema.clone(),
-        key: plan.node.properties.key.clone(),
-        append_only: plan.node.properties.append_only,
-        history_ms: DEFAULT_HISTORY_MS,
-    };
+    let description = view_description(&create.name.name, &plan);
     Ok(MaterializedViewObject {
         query: create.query.clone(),
         reads,
@@ -76,6 +78,16 @@ pub fn materialized_view(
         plan: Arc::new(plan),
         status: Mutex::new(ViewStatus::default()),
     })
+}
+
+pub fn view_description(name: &str, plan: &ViewPlan) -> CollectionDescription {
+    CollectionDescription {
+        name: name.to_owned(),
+        schema: plan.schema.clone(),
+        key: plan.node.properties.key.clone(),
+        append_only: plan.node.properties.append_only,
+        history_ms: DEFAULT_HISTORY_MS,
+    }
 }
 
 /// A source that has been checked, but not connected to.
@@ -125,16 +137,16 @@ pub fn source(server: &Server, name: &str, declaration: &SourceDeclaration) -> R
 
 impl OpenedSource {
     /// The source as an object, reading from `start`.
-    pub fn starting_at(self, name: &str, start: connectors::Offsets) -> Result<SourceObject, SqlError> {
-        Ok(SourceObject {
+    pub fn starting_at(self, start: connectors::Offsets, dead_letters: Arc<Collection>) -> SourceObject {
+        SourceObject {
             declaration: self.declaration,
             connector: self.connector,
             schema: self.schema,
             properties: self.properties,
             start,
             progress: SourceProgress::default(),
-            dead_letters: dead_letters::collection(name).map_err(collection_error)?,
-        })
+            dead_letters,
+        }
     }
 }
 

@@ -1,22 +1,31 @@
-//! Brings the database back after a restart: tables from their log, views by hydrating them again.
+//! Brings the database back after a restart: from the last checkpoint, and from the logs of what tables got since.
 //!
 //! Every object comes back from the statement that made it, in the order of creation, so that each finds what it
-//! reads. Tables hold their rows before the server is ready; views hydrate while it serves.
+//! reads. Rows and operator state come back as they were at the epoch of the checkpoint. Views go on from there: sources
+//! are read on from the offsets of that epoch, and what the logs have of later writes follows as one epoch of its own.
+//! A view that was not in the checkpoint hydrates again, while the server serves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use freshet_dataflow::{SavedState, output_shards};
 use freshet_planner::Statement;
-use freshet_storage::Store;
-use freshet_types::{Clock, Delta, Epoch, RelationId};
+use freshet_planner::statement::{CreateMaterializedView, CreateSource, CreateTable};
+use freshet_storage::checkpoint::{Checkpoints, Part, Recovered, Redistribute};
+use freshet_storage::collection::{Collection, CollectionDescription};
+use freshet_storage::{Store, WalKey};
+use freshet_types::{Clock, Delta, Epoch, RelationId, SqlError};
 use futures::TryStreamExt;
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use crate::catalog::{Entry, Object, Record};
-use crate::coordinator::Command;
+use crate::catalog::{Entry, MaterializedViewObject, Object, Record, SourceObject, TableObject, dead_letters_id};
+use crate::coordinator::{Command, TableWrite};
 use crate::execute::create_materialized_view::{Created, hydrate};
-use crate::limits::WAL_RECORDS_BEFORE_COMPACTION;
+use crate::pipeline::checkpointer::{CheckpointMeta, plan_text};
+use crate::pipeline::dead_letters;
+use crate::pipeline::view_status::ViewStatus;
 use crate::query::names::Names;
 use crate::server::{Server, objects};
 use crate::status::Status;
@@ -24,12 +33,23 @@ use crate::status::Status;
 /// What the store holds.
 pub struct Loaded {
     records: Vec<Record>,
-    logs: HashMap<RelationId, Vec<(Epoch, Delta)>>,
-    /// No epoch so far was later than this.
+    logs: HashMap<RelationId, Vec<(WalKey, Delta)>>,
+    checkpoint: Option<Recovered>,
+    meta: CheckpointMeta,
+    pub checkpoints: Checkpoints,
+    /// The epoch of the checkpoint; without one, no epoch so far was later than this.
     pub epoch: Epoch,
 }
 
-/// Reads the catalog and the tables' logs.
+/// What the maker of checkpoints has to know of the last one.
+pub struct Restored {
+    /// The relations that it has.
+    pub stored: BTreeSet<RelationId>,
+    /// Of these, the views that do not go on with their operators' state as it is stored.
+    pub void: BTreeSet<RelationId>,
+}
+
+/// Reads the catalog, the tables' logs, and what there is in the last checkpoint.
 pub async fn load(store: &Store, clock: &Clock) -> anyhow::Result<Loaded> {
     let mut records = Vec::new();
     for (id, bytes) in store.load_catalog().await.context("cannot read the catalog")? {
@@ -38,85 +58,202 @@ pub async fn load(store: &Store, clock: &Clock) -> anyhow::Result<Loaded> {
         records.push(record);
     }
     records.sort_by_key(|record| record.id);
+    let (checkpoints, checkpoint) = Checkpoints::open(store).await.context("cannot read the last checkpoint")?;
+    let meta = match &checkpoint {
+        Some(checkpoint) => serde_json::from_str(&checkpoint.meta).context("the last checkpoint is damaged")?,
+        None => CheckpointMeta::default(),
+    };
     let mut logs = HashMap::new();
     let mut epoch = Epoch(clock.now_ms());
     for record in &records {
-        let log = store.replay(record.id).await?.map_ok(|(_, epoch, delta)| (epoch, delta));
-        let log: Vec<(Epoch, Delta)> = log.try_collect().await?;
-        epoch = log.iter().fold(epoch, |latest, (epoch, _)| latest.max(*epoch));
-        logs.insert(record.id, log);
+        let log: Vec<(WalKey, Epoch, Delta)> = store.replay(record.id).await?.try_collect().await?;
+        epoch = log.iter().fold(epoch, |latest, (_, epoch, _)| latest.max(*epoch));
+        logs.insert(record.id, log.into_iter().map(|(key, _, delta)| (key, delta)).collect());
     }
-    Ok(Loaded { records, logs, epoch })
+    let epoch = checkpoint.as_ref().map_or(epoch, |checkpoint| checkpoint.epoch);
+    Ok(Loaded { records, logs, checkpoint, meta, checkpoints, epoch })
 }
 
-/// Makes all objects again. Returns when tables are complete and views have begun to hydrate.
-pub async fn restore(server: &Arc<Server>, mut loaded: Loaded) -> anyhow::Result<()> {
-    let mut created = Vec::new();
-    let count = loaded.records.len();
-    for record in std::mem::take(&mut loaded.records) {
+/// Makes all objects again. Returns when tables are complete and views go on or have begun to hydrate.
+pub async fn restore(server: &Arc<Server>, loaded: Loaded) -> anyhow::Result<(Checkpoints, Restored)> {
+    let Loaded { records, logs, checkpoint, meta, checkpoints, .. } = loaded;
+    let stored = checkpoint.iter().flat_map(|checkpoint| checkpoint.relations()).collect();
+    let count = records.len();
+    let mut restoring = Restoring { server, checkpoint, meta, logs, views: Vec::new(), resumed: HashSet::new() };
+    for record in records {
         let name = record.name.clone();
-        let log = loaded.logs.remove(&record.id).unwrap_or_default();
-        let object = restore_one(server, &record, log, loaded.epoch)
-            .await
-            .with_context(|| format!("cannot bring back \"{name}\""))?;
+        let object = restoring.object(&record).await.with_context(|| format!("cannot bring back \"{name}\""))?;
         let entry = Arc::new(Entry { record, object });
-        server.catalog.replace(server.catalog.state().with(entry.clone()));
-        if let Object::MaterializedView(view) = &entry.object {
-            created.push(Created { id: entry.id(), name, view: view.clone() });
+        server.catalog.replace(server.catalog.state().with(entry));
+    }
+    let Restoring { meta, logs, views, resumed, .. } = restoring;
+    if count > 0 {
+        let hydrating = views.len() - resumed.len();
+        info!(objects = count, views = views.len(), hydrating, "brought back");
+    }
+    let void = views.iter().map(|view| view.id);
+    let void = void.filter(|id| !resumed.contains(id) || meta.workers != server.config.workers).collect();
+    hydrate(server, views).await?;
+    server.coordinator.send(Command::Start).await?;
+    write_again(server, logs).await?;
+    Ok((checkpoints, Restored { stored, void }))
+}
+
+/// Makes visible what tables got after the checkpoint.
+async fn write_again(server: &Server, logs: HashMap<RelationId, Vec<(WalKey, Delta)>>) -> Result<(), SqlError> {
+    let mut writes = Vec::new();
+    for (table, log) in logs {
+        let state = server.catalog.state();
+        let Some(Object::Table(object)) = state.get(table).map(|entry| &entry.object) else { continue };
+        for (logged, delta) in log {
+            let delta = delta.with_schema(&object.schema).map_err(|error| SqlError::internal(error.to_string()))?;
+            writes.push(TableWrite { table, delta, logged });
         }
     }
-    if count > 0 {
-        info!(objects = count, views = created.len(), "brought back; views are hydrating");
+    if !writes.is_empty() {
+        let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
+        epoch.map_err(objects::collection_error)?;
     }
-    hydrate(server, created).await?;
     Ok(())
 }
 
-async fn restore_one(
-    server: &Arc<Server>,
-    record: &Record,
-    log: Vec<(Epoch, Delta)>,
-    epoch: Epoch,
-) -> anyhow::Result<Object> {
-    let mut statements = freshet_planner::parse(&record.create_sql)?;
-    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
-        bail!("its statement is not one statement: {}", record.create_sql);
-    };
-    let status = Status { server };
-    let names = Names { catalog: server.catalog.state(), reads: Arc::default(), status: &status };
-    let object = match statement {
-        Statement::CreateTable(create) => {
-            let table = objects::table(server, &create)?;
-            let mut writer = table.collection.writer(0);
-            let records = log.len();
-            for (_, delta) in log {
-                // All at one epoch: nobody can read an earlier one.
-                writer.apply(epoch, &delta.with_schema(&table.schema)?)?;
+struct Restoring<'a> {
+    server: &'a Arc<Server>,
+    checkpoint: Option<Recovered>,
+    meta: CheckpointMeta,
+    logs: HashMap<RelationId, Vec<(WalKey, Delta)>>,
+    views: Vec<Created>,
+    /// The views that go on from the checkpoint.
+    resumed: HashSet<RelationId>,
+}
+
+impl Restoring<'_> {
+    async fn object(&mut self, record: &Record) -> anyhow::Result<Object> {
+        let mut statements = freshet_planner::parse(&record.create_sql)?;
+        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+            bail!("its statement is not one statement: {}", record.create_sql);
+        };
+        Ok(match statement {
+            Statement::CreateTable(create) => Object::Table(Arc::new(self.table(record, &create).await?)),
+            Statement::CreateSource(create) => Object::Source(Arc::new(self.source(record, &create).await?)),
+            Statement::CreateView(create) => {
+                let status = Status { server: self.server };
+                Object::View(Arc::new(objects::view(self.server, &create, &self.names(&status))?))
             }
-            writer.advance_upper(epoch);
-            if records > WAL_RECORDS_BEFORE_COMPACTION {
-                let rows = table.collection.snapshot(epoch)?.batches(None)?;
-                server.store.compact_table(record.id, rows, epoch).await?;
+            Statement::CreateMaterializedView(create) => Object::MaterializedView(self.view(record, &create).await?),
+            other => {
+                warn!(name = record.name, "the catalog holds a statement of an unknown kind");
+                bail!("{} makes no object", other.tag())
             }
-            server.coordinator.send(Command::AddTable { table: record.id, writer }).await?;
-            Object::Table(Arc::new(table))
+        })
+    }
+
+    fn names<'b>(&self, status: &'b Status<'b>) -> Names<'b> {
+        Names { catalog: self.server.catalog.state(), reads: Arc::default(), status }
+    }
+
+    async fn table(&self, record: &Record, create: &CreateTable) -> anyhow::Result<TableObject> {
+        let collection = self.whole_collection(record.id, objects::table_description(create)).await?;
+        let table = objects::table(self.server, create, collection)?;
+        let writer = table.collection.writer(0);
+        self.server.coordinator.send(Command::AddTable { table: record.id, writer }).await?;
+        Ok(table)
+    }
+
+    async fn source(&self, record: &Record, create: &CreateSource) -> anyhow::Result<SourceObject> {
+        let opened = objects::source(self.server, &record.name, &create.declaration)?;
+        let start = record.start.clone().context("the catalog does not tell where the source starts")?;
+        let description = dead_letters::description(&record.name);
+        let dead_letters = match self.whole_collection(dead_letters_id(record.id), description.clone()).await? {
+            Some(dead_letters) => dead_letters,
+            None => Collection::new(description, 1)?,
+        };
+        let read = self.meta.sources.get(&record.id).cloned();
+        let command = Command::AddSource { source: record.id, dead_letters: dead_letters.clone(), read };
+        self.server.coordinator.send(command).await?;
+        Ok(opened.starting_at(start, dead_letters))
+    }
+
+    /// A collection of one shard, if the checkpoint has it.
+    async fn whole_collection(
+        &self,
+        relation: RelationId,
+        description: CollectionDescription,
+    ) -> anyhow::Result<Option<Arc<Collection>>> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(None) };
+        let all_in_one = |rows: &arrow::array::RecordBatch| vec![0; rows.num_rows()];
+        let collection = checkpoint.collection(relation, description, 1, Redistribute::IfShardsDiffer(&all_in_one));
+        Ok(collection.await?)
+    }
+
+    async fn view(
+        &mut self,
+        record: &Record,
+        create: &CreateMaterializedView,
+    ) -> anyhow::Result<Arc<MaterializedViewObject>> {
+        let status = Status { server: self.server };
+        let mut view = objects::materialized_view(self.server, create, &self.names(&status))?;
+        let resume = match self.resume(record, &mut view).await {
+            Ok(resume) => resume,
+            Err(error) => {
+                warn!(view = record.name, "cannot go on from the checkpoint, and is computed again: {error:#}");
+                None
+            }
+        };
+        if resume.is_some() {
+            self.resumed.insert(record.id);
         }
-        Statement::CreateSource(create) => {
-            let opened = objects::source(server, &record.name, &create.declaration)?;
-            let start = record.start.clone().context("the catalog does not tell where the source starts")?;
-            let source = opened.starting_at(&record.name, start)?;
-            let dead_letters = source.dead_letters.writer(0);
-            server.coordinator.send(Command::AddSource { source: record.id, dead_letters }).await?;
-            Object::Source(Arc::new(source))
+        let view = Arc::new(view);
+        self.views.push(Created { id: record.id, name: record.name.clone(), view: view.clone(), resume });
+        Ok(view)
+    }
+
+    /// The state from which a view goes on, if the checkpoint has one for this very plan; `view` then has its rows.
+    async fn resume(
+        &mut self,
+        record: &Record,
+        view: &mut MaterializedViewObject,
+    ) -> anyhow::Result<Option<Arc<SavedState>>> {
+        let (Some(checkpoint), Some(saved)) = (&self.checkpoint, self.meta.views.remove(&record.id)) else {
+            return Ok(None);
+        };
+        if saved.plan != plan_text(view) {
+            info!(view = record.name, "has another plan than before, and is computed again");
+            return Ok(None);
         }
-        Statement::CreateView(create) => Object::View(Arc::new(objects::view(server, &create, &names)?)),
-        Statement::CreateMaterializedView(create) => {
-            Object::MaterializedView(Arc::new(objects::materialized_view(server, &create, &names)?))
+        let state = self.server.catalog.state();
+        let is_view = |id: &RelationId| {
+            state.get(*id).is_some_and(|entry| matches!(entry.object, Object::MaterializedView(_)))
+        };
+        if view.plan.node.relations().iter().any(|id| is_view(id) && !self.resumed.contains(id)) {
+            info!(view = record.name, "reads a view that is computed again, and is so too");
+            return Ok(None);
         }
-        other => {
-            warn!(name = record.name, "the catalog holds a statement of an unknown kind");
-            bail!("{} makes no object", other.tag())
+        let workers = self.server.config.workers;
+        let failure = Mutex::new(None);
+        let plan = view.plan.clone();
+        let shard_of = |rows: &arrow::array::RecordBatch| {
+            output_shards(&plan.node, rows, workers).unwrap_or_else(|error| {
+                *failure.lock() = Some(error);
+                vec![0; rows.num_rows()]
+            })
+        };
+        let description = objects::view_description(&record.name, &plan);
+        let redistribute = Redistribute::IfShardsDiffer(&shard_of);
+        let collection = checkpoint.collection(record.id, description, workers, redistribute).await?;
+        if let Some(error) = failure.into_inner() {
+            bail!("its rows cannot be spread over the workers: {error}");
         }
-    };
-    Ok(object)
+        let mut operators: HashMap<(u32, usize), Vec<Vec<_>>> = HashMap::new();
+        for (part, rows) in checkpoint.state(record.id).await? {
+            let Part::State { node, worker, table } = part else { continue };
+            let tables = operators.entry((node, worker as usize)).or_default();
+            tables.resize_with(tables.len().max(table as usize + 1), Vec::new);
+            tables[table as usize] = rows;
+        }
+        let collection = collection.context("the checkpoint does not have its rows")?;
+        view.collection = collection;
+        view.status = Mutex::new(ViewStatus::resumed(saved.errors));
+        Ok(Some(Arc::new(SavedState { workers: self.meta.workers, operators })))
+    }
 }

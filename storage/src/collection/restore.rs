@@ -57,9 +57,9 @@ impl Collection {
             shards,
             progress: Arc::new(Mutex::new(Progress::starting_at(epoch, count))),
             upper: watch::Sender::new(epoch),
+            has_writer: (0..count).map(|_| AtomicBool::new(false)).collect(),
             description,
         };
-        let taken = (0..count).map(|_| AtomicBool::new(false)).collect();
-        Ok(Arc::new(Self { inner: Arc::new(inner), taken }))
+        Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 }
