@@ -145,6 +145,7 @@ fn feed(plan: &Node, view: &Arc<Collection>, input: Vec<EpochInput>, workers: us
         let text = match event {
             Event::Failed { error, .. } => error,
             Event::RowErrors { errors, .. } => format!("rows failed: {errors:?}"),
+            Event::Cut { .. } => "state was told that nobody asked for".to_owned(),
         };
         heard.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     });

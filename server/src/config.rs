@@ -84,7 +84,8 @@ fn suggestion(near: &Option<&'static str>) -> String {
     near.map_or_else(|| format!("; there are {}", KEYS.join(", ")), |near| format!("; did you mean \"{near}\"?"))
 }
 
-const KEYS: &[&str] = &["data", "listen", "http", "workers", "memory", "log", "log_format", "trust_network", "checkpoint_interval"];
+const KEYS: &[&str] =
+    &["data", "listen", "http", "workers", "memory", "log", "log_format", "trust_network", "checkpoint_interval"];
 const DEFAULT_FILE: &str = "freshet.toml";
 const DEFAULT_MEMORY: Memory = Memory::Percent(60);
 const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);

@@ -98,6 +98,11 @@ impl Server {
         Ok(())
     }
 
+    /// How many workers the server has when it is started again.
+    pub fn set_workers(&mut self, workers: usize) {
+        self.config.workers = workers;
+    }
+
     /// Starts the server again on the same data, on other ports.
     ///
     /// # Errors

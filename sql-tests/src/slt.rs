@@ -16,7 +16,7 @@ use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Record, Runner, Stateme
 use tokio_postgres::{Config, SimpleQueryMessage};
 
 use crate::client::{Client, describe, text_rows};
-use crate::server::Server;
+use crate::server::{Server, ServerConfig};
 use crate::{oracle, tiny};
 
 /// In the mode [`Batches::Crash`] the server is killed after every so many statements.
@@ -42,9 +42,15 @@ pub enum Batches {
     AsWritten,
     /// Rows are inserted one by one, in another order.
     Tiny,
-    /// The server is killed and started again between statements.
+    /// The server is killed and started again between statements, mostly without a checkpoint of what they did.
     Crash,
+    /// The server is killed and started again after every statement, with more or fewer workers each time. After every
+    /// other one a checkpoint is asked for; else the kill comes at any point of one.
+    Restart,
 }
+
+/// The numbers of workers that servers have in turn in the mode [`Batches::Restart`].
+const WORKERS_IN_TURN: [usize; 4] = [2, 4, 1, 1];
 
 /// All ways to run a file.
 pub const MODES: &[Mode] = &[
@@ -53,6 +59,7 @@ pub const MODES: &[Mode] = &[
     Mode { name: "workers-4", workers: 4, batches: Batches::AsWritten },
     Mode { name: "tiny", workers: 2, batches: Batches::Tiny },
     Mode { name: "crash", workers: 1, batches: Batches::Crash },
+    Mode { name: "restart", workers: 1, batches: Batches::Restart },
 ];
 
 /// What a file runs against.
@@ -93,7 +100,9 @@ pub fn runs_in(file: &Path, mode: Mode) -> Result<bool> {
     let text = std::fs::read_to_string(file)?;
     let exceptions = text.lines().find_map(|line| line.strip_prefix("# except:")).unwrap_or_default();
     let names = exceptions.split(['(', '.']).next().unwrap_or_default();
-    Ok(!names.split(',').any(|name| name.trim() == mode.name))
+    // What makes no sense with some crashes makes none with more.
+    let is_exception = |name: &str| name == mode.name || (name == "crash" && mode.batches == Batches::Restart);
+    Ok(!names.split(',').any(|name| is_exception(name.trim())))
 }
 
 /// Runs a file and compares.
@@ -128,6 +137,10 @@ async fn run_records(file: &Path, place: &Arc<Place>, target: &Target) -> Result
             if batches == Batches::Crash && statements % STATEMENTS_BETWEEN_CRASHES == 0 {
                 runner.shutdown_async().await;
                 place.crash().await?;
+            }
+            if batches == Batches::Restart {
+                runner.shutdown_async().await;
+                place.restart(statements).await?;
             }
         }
     }
@@ -202,7 +215,13 @@ enum Place {
 impl Place {
     async fn prepare(target: Target) -> Result<Arc<Self>> {
         let place = match target {
-            Target::Freshet(mode) => Self::Freshet(Box::new(Server::start(mode.workers).await?.into())),
+            Target::Freshet(mode) => {
+                let mut config = ServerConfig { workers: mode.workers, ..ServerConfig::default() };
+                if mode.batches == Batches::Restart {
+                    config.arguments = ["--checkpoint-interval", "20ms"].map(Into::into).to_vec();
+                }
+                Self::Freshet(Box::new(Server::start_with(config).await?.into()))
+            }
             Target::Postgres(config) => {
                 let client = Client::connect_with(&config).await?;
                 client.run("DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public").await?;
@@ -223,6 +242,18 @@ impl Place {
         let Self::Freshet(server) = self else { return Ok(()) };
         let mut server = server.lock().await;
         server.kill_hard()?;
+        server.start_again().await
+    }
+
+    /// Kills the server after its `statements`th statement, and starts it with another number of workers.
+    async fn restart(&self, statements: usize) -> Result<()> {
+        let Self::Freshet(server) = self else { return Ok(()) };
+        let mut server = server.lock().await;
+        if statements % 2 == 1 {
+            server.connect().await?.run("CHECKPOINT").await?;
+        }
+        server.kill_hard()?;
+        server.set_workers(WORKERS_IN_TURN[statements % WORKERS_IN_TURN.len()]);
         server.start_again().await
     }
 
@@ -355,7 +386,7 @@ mod tests {
         writeln!(file, "# About things.\n# except: crash, tiny. Cursors belong to a session.\n").unwrap();
         let runs: Vec<&str> =
             MODES.iter().filter(|mode| runs_in(file.path(), **mode).unwrap()).map(|mode| mode.name).collect();
-        assert_eq!(runs, ["workers-1", "workers-2", "workers-4"]);
+        assert_eq!(runs, ["workers-1", "workers-2", "workers-4"], "restarts are crashes");
     }
 
     #[test]

@@ -496,12 +496,11 @@ fn a_map_leaves_out_failing_rows_and_reports_them() {
     assert_eq!(error.weight, -2);
 }
 
-/// Whatever an aggregate keeps, it goes on from what it told as if nothing had happened.
-#[test]
-fn every_aggregate_comes_back() {
+/// Columns of several types, and aggregates of all kinds over them.
+fn many_aggregates() -> (Vec<DataType>, Vec<plan::Aggregate>) {
     use AggregateFunction as F;
     let decimal = DataType::Decimal128(12, 2);
-    let types = [INT, INT, FLOAT, decimal.clone(), DataType::Boolean, TEXT, DataType::Date32];
+    let types = vec![INT, INT, FLOAT, decimal.clone(), DataType::Boolean, TEXT, DataType::Date32];
     let distinct = |aggregate: plan::Aggregate| plan::Aggregate { distinct: true, ..aggregate };
     let mut aggregates = vec![
         count_star(),
@@ -522,6 +521,13 @@ fn every_aggregate_comes_back() {
         aggregates.push(aggregate(F::Min, column, types[column].clone()));
         aggregates.push(aggregate(F::Max, column, types[column].clone()));
     }
+    (types, aggregates)
+}
+
+/// Whatever an aggregate keeps, it goes on from what it told as if nothing had happened.
+#[test]
+fn every_aggregate_comes_back() {
+    let (types, aggregates) = many_aggregates();
     let before = [
         (1, vec!["1", "5", "0.1", "1.25", "true", "a", "2020-01-01"]),
         (2, vec!["1", "5", "NaN", "2.50", "false", "b", "2020-01-02"]),

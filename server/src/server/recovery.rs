@@ -222,9 +222,8 @@ impl Restoring<'_> {
             return Ok(None);
         }
         let state = self.server.catalog.state();
-        let is_view = |id: &RelationId| {
-            state.get(*id).is_some_and(|entry| matches!(entry.object, Object::MaterializedView(_)))
-        };
+        let is_view =
+            |id: &RelationId| state.get(*id).is_some_and(|entry| matches!(entry.object, Object::MaterializedView(_)));
         if view.plan.node.relations().iter().any(|id| is_view(id) && !self.resumed.contains(id)) {
             info!(view = record.name, "reads a view that is computed again, and is so too");
             return Ok(None);

@@ -60,11 +60,7 @@ async fn save_live(
 }
 
 /// Reads the segments of a piece, in the order of their ids.
-pub(super) async fn load(
-    files: &CheckpointFiles,
-    id: PieceId,
-    piece: &Piece,
-) -> Result<Vec<Segment>, StorageError> {
+pub(super) async fn load(files: &CheckpointFiles, id: PieceId, piece: &Piece) -> Result<Vec<Segment>, StorageError> {
     let reads = piece.iter().map(|(uid, stored)| load_segment(files, id, *uid, stored));
     let mut segments: Vec<Segment> = futures::stream::iter(reads).buffered(READS_MAX).try_collect().await?;
     segments.sort_by_key(|segment| segment.id);

@@ -62,11 +62,12 @@ impl<V: Clone> Counted<V> {
     #[inline]
     fn count(
         &mut self,
-        slot: u32,
-        (hash, is_equal): (u64, impl Fn(&V) -> bool),
-        weight: i64,
+        slot: usize,
+        (hash, weight): (u64, i64),
+        is_equal: impl Fn(&V) -> bool,
         value: impl Fn() -> V,
     ) -> Result<i64, OperatorError> {
+        let slot = u32::try_from(slot).expect("slots are handed out as u32");
         let Self { table, hash: hash_of, ledger } = self;
         let entry = table.entry(
             hash_in_group(hash, slot),
@@ -139,24 +140,21 @@ impl DistinctValues {
                 let ints = keys.as_ints().expect("an encoder makes keys of one kind");
                 update.each(|slot, row, weight| {
                     let value = ints.values[row];
-                    let wanted = (hash_int(value), |other: &i64| *other == value);
-                    note(row, counted.count(slot_number(slot), wanted, weight, || value)?);
+                    let change = counted.count(slot, (hash_int(value), weight), |other| *other == value, || value);
+                    note(row, change?);
                     Ok(())
                 })?;
             }
             Values::Others(counted, _) => update.each(|slot, row, weight| {
                 let value = keys.bytes(row).expect("an encoder makes keys of one kind");
-                let wanted = (hash_bytes(value), |other: &Box<[u8]>| **other == *value);
-                note(row, counted.count(slot_number(slot), wanted, weight, || value.into())?);
+                let change =
+                    counted.count(slot, (hash_bytes(value), weight), |other| **other == *value, || value.into());
+                note(row, change?);
                 Ok(())
             })?,
         }
         Ok((rows, weights))
     }
-}
-
-fn slot_number(slot: usize) -> u32 {
-    u32::try_from(slot).expect("slots are handed out as u32")
 }
 
 impl Accumulator for DistinctValues {
