@@ -14,7 +14,6 @@ use crate::execute::write::refuse_in_transaction;
 use crate::limits::CONNECT_TIMEOUT_S;
 use crate::server::objects;
 use crate::session::{Response, Session};
-use crate::task;
 
 pub async fn execute(session: &Session, create: &CreateSource) -> Result<Response, SqlError> {
     refuse_in_transaction(session, "CREATE SOURCE")?;
@@ -48,15 +47,16 @@ pub async fn execute(session: &Session, create: &CreateSource) -> Result<Respons
     let id = server.next_id().await?;
     let record = ddl::record(id, &create.name, &create.sql, Some(start));
     let server = server.clone();
-    task::finish("create a source", async move {
-        let _ddl = ddl;
-        if let Some(replaced) = &replaced {
-            take_down(&server, replaced).await?;
-        }
-        let dead_letters = source.dead_letters.writer(0);
-        server.coordinator.send(Command::AddSource { source: id, dead_letters }).await?;
-        ddl::publish(&server, record, Object::Source(Arc::new(source)), replaced.as_deref()).await
-    })
-    .await?;
+    session
+        .finish("create a source", async move {
+            let _ddl = ddl;
+            if let Some(replaced) = &replaced {
+                take_down(&server, replaced).await?;
+            }
+            let dead_letters = source.dead_letters.writer(0);
+            server.coordinator.send(Command::AddSource { source: id, dead_letters }).await?;
+            ddl::publish(&server, record, Object::Source(Arc::new(source)), replaced.as_deref()).await
+        })
+        .await?;
     Ok(done())
 }

@@ -192,7 +192,7 @@ impl Connection {
             }
             Ok(())
         };
-        guarded(reader, cancel, shutdown, work).await
+        guarded(session, reader, cancel, shutdown, work).await
     }
 
     async fn extended(&mut self, message: Message) -> Result<(), Stop> {
@@ -234,7 +234,7 @@ impl Connection {
         let prepared = self.queries.prepared(&bind.statement)?;
         let Self { reader, writer, session, cancel, shutdown, queries, .. } = self;
         let work = async { Ok(Portal::bind(session, prepared, bind).await?) };
-        let portal = guarded(reader, cancel, shutdown, work).await?;
+        let portal = guarded(session, reader, cancel, shutdown, work).await?;
         queries.portals.insert(bind.portal.clone(), portal);
         writer.put(&PgWireBackendMessage::BindComplete(BindComplete::new()));
         Ok(())
@@ -256,7 +256,7 @@ impl Connection {
             writer.put(&description(prepared.describe(session).await?.columns.as_ref(), &formats));
             Ok(())
         };
-        guarded(reader, cancel, shutdown, work).await
+        guarded(session, reader, cancel, shutdown, work).await
     }
 
     async fn execute(&mut self, name: &str, rows_max: usize) -> Result<(), Stop> {
@@ -265,7 +265,7 @@ impl Connection {
         let Self { reader, writer, session, cancel, shutdown, .. } = self;
         let rows_max = (rows_max > 0).then_some(rows_max);
         let work = run_portal(&mut portal, session, writer, rows_max);
-        guarded(reader, cancel, shutdown, work).await?;
+        guarded(session, reader, cancel, shutdown, work).await?;
         self.queries.portals.insert(name.to_owned(), portal);
         Ok(())
     }
@@ -348,18 +348,24 @@ fn put_notices(session: &Session, writer: &mut Writer<OwnedWriteHalf>) {
     }
 }
 
-/// Runs a part of a statement; whatever ends it early drops it.
+/// Runs a part of a statement; whatever ends it early drops it. What has begun to take effect by then goes on without
+/// it; of a cancel request alone, which leaves the client here to ask, it is the effect's outcome that is told instead.
 async fn guarded<T>(
+    session: &Session,
     reader: &mut Reader<OwnedReadHalf>,
     cancel: &CancelGuard,
     shutdown: &CancellationToken,
     work: impl Future<Output = Result<T, Stop>>,
 ) -> Result<T, Stop> {
     let statement = cancel.statement();
+    let cancelled = async {
+        statement.token.cancelled().await;
+        session.interruptible().await;
+    };
     tokio::select! {
         // In this order, so that a statement which is always ready can be stopped.
         biased;
-        () = statement.token.cancelled() => {
+        () = cancelled => {
             Err(SqlError::new(SqlState::QueryCanceled, "canceling statement due to user request").into())
         }
         () = shutdown.cancelled() => Err(Stop::Shutdown),
