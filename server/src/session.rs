@@ -167,6 +167,11 @@ impl Session {
         drop(self.effect.lock().await);
     }
 
+    /// What the client calls itself.
+    pub fn application_name(&self) -> String {
+        self.state().settings.get("application_name").map_or_else(|_| String::new(), |(_, name)| name.to_owned())
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }

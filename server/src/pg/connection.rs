@@ -19,6 +19,7 @@ use super::cancel::CancelGuard;
 use super::extended::{Portal, PortalState, Prepared};
 use super::frontend::{Bind, Message, Protocol, ReadError, Reader, Target};
 use super::rows::{Outcome, Progress, complete, description, outcome};
+use super::series::send_series;
 use super::{limits, startup};
 use crate::session::{Session, TransactionStatus};
 
@@ -181,6 +182,9 @@ impl Connection {
                 put_notices(session, writer);
                 match outcome(writer, response, &[]) {
                     Outcome::Message(message) => writer.put(&message),
+                    Outcome::Rows(mut cursor) if cursor.is_endless() && session.application_name() == "psql" => {
+                        send_series(&mut cursor, writer).await?;
+                    }
                     Outcome::Rows(mut cursor) => {
                         if !cursor.is_copy() {
                             writer.put(&description(Some(cursor.schema()), &[]));

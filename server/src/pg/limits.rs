@@ -36,3 +36,6 @@ pub const STATEMENTS_MAX: usize = 10_000;
 
 /// To tell a client goodbye at shutdown, or why it is refused. Past it the socket is closed.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between two results of a series at the least. What comes sooner is gathered, so that people can read along.
+pub const SERIES_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,9 +3,9 @@
 //! Built on pgwire's messages, with a loop of its own: pgwire's handlers gather the rows of a result
 //! before they are sent, and a SUBSCRIBE must be sent as its rows come. The parts, outermost first:
 //! [`serve`] accepts, `startup` shakes hands, `connection` answers messages, `extended` keeps
-//! prepared statements, `rows` streams results, `encode` and `params` turn values into bytes and
-//! back, `frontend` and `backend` frame messages. It knows nothing of SQL, and of the database only
-//! [`Session`].
+//! prepared statements, `rows` streams results, `series` cuts endless ones for psql, `encode` and
+//! `params` turn values into bytes and back, `frontend` and `backend` frame messages. It knows
+//! nothing of SQL, and of the database only [`Session`].
 
 mod backend;
 mod cancel;
@@ -16,6 +16,7 @@ mod frontend;
 pub mod limits;
 mod params;
 mod rows;
+mod series;
 mod startup;
 mod types;
 
