@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use freshet_types::{SqlError, SqlState};
 use futures::FutureExt;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -114,6 +115,16 @@ pub async fn serve(listener: TcpListener, sessions: Arc<dyn SessionFactory>, shu
     }
 }
 
+fn configure(stream: &TcpStream) -> std::io::Result<()> {
+    // Answers are gathered here already; waiting for more would only delay them.
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(limits::KEEPALIVE_IDLE)
+        .with_interval(limits::KEEPALIVE_INTERVAL)
+        .with_retries(limits::KEEPALIVE_PROBES_MAX);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection's task ended badly");
@@ -122,8 +133,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 impl Server {
     async fn client(&self, stream: TcpStream, peer: SocketAddr) {
-        // Answers are gathered here already; waiting for more would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = configure(&stream) {
             tracing::debug!(%peer, %error, "a client left at once");
             return;
         }
