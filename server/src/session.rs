@@ -102,6 +102,14 @@ impl Session {
         freshet_planner::parse(&system::rewrite_sql(sql))
     }
 
+    /// Whether a statement is analysed before it is executed, so that [`Session::describe`] tells what is wrong with it.
+    ///
+    /// # Errors
+    /// In a transaction block that has failed.
+    pub fn analyzes(&self, statement: &Statement) -> Result<bool, SqlError> {
+        execute::analyzes(self, statement)
+    }
+
     /// `parameters` are the types that the client declared, `None` where it left them open.
     pub async fn describe(
         &self,

@@ -201,7 +201,7 @@ impl Connection {
 
     async fn extended(&mut self, message: Message) -> Result<(), Stop> {
         match message {
-            Message::Parse { statement, sql, types } => self.parse(statement, &sql, types),
+            Message::Parse { statement, sql, types } => self.parse(statement, &sql, types).await,
             Message::Bind(bind) => self.bind(&bind).await,
             Message::Describe { target, name } => self.describe(target, &name).await,
             Message::Execute { portal, rows_max } => self.execute(&portal, rows_max).await,
@@ -217,15 +217,17 @@ impl Connection {
         }
     }
 
-    fn parse(&mut self, name: String, sql: &str, types: Vec<u32>) -> Result<(), Stop> {
+    async fn parse(&mut self, name: String, sql: &str, types: Vec<u32>) -> Result<(), Stop> {
         if !name.is_empty() && self.queries.statements.contains_key(&name) {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(SqlError::new(SqlState::DuplicatePreparedStatement, message).into());
         }
         check_room(self.queries.statements.len())?;
-        let prepared = Prepared::parse(&self.session, sql, types)?;
-        self.queries.statements.insert(name, Arc::new(prepared));
-        self.writer.put(&PgWireBackendMessage::ParseComplete(ParseComplete::new()));
+        let Self { reader, writer, session, cancel, shutdown, queries, .. } = self;
+        let work = async { Ok(Prepared::parse(session, sql, types).await?) };
+        let prepared = guarded(session, reader, cancel, shutdown, work).await?;
+        queries.statements.insert(name, Arc::new(prepared));
+        writer.put(&PgWireBackendMessage::ParseComplete(ParseComplete::new()));
         Ok(())
     }
 
