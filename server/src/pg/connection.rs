@@ -355,7 +355,7 @@ fn put_notices(session: &Session, writer: &mut Writer<OwnedWriteHalf>) {
 }
 
 /// Runs a part of a statement; whatever ends it early drops it. What has begun to take effect by then goes on without
-/// it; of a cancel request alone, which leaves the client here to ask, it is the effect's outcome that is told instead.
+/// it, except that a cancel request waits for it: that client is still there, and is told how it went.
 async fn guarded<T>(
     session: &Session,
     reader: &mut Reader<OwnedReadHalf>,

@@ -88,7 +88,8 @@ impl PhysicalExpr for Interruptible {
             // Whoever would read this has gone.
             return exec_err!("the query was stopped");
         }
-        // Who wakes the task when it may go on is of no interest: it goes on at once, just not at others' cost.
+        // Each batch of pairs counts as one step of the task. When its steps are used up, it should yield, which it can
+        // do only further up; until then it goes on, and others are given another thread. No waker is needed for that.
         match coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(turn) => {
                 turn.made_progress();
