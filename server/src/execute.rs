@@ -66,6 +66,21 @@ pub async fn execute(
     }
 }
 
+/// Whether a statement is looked into before it is executed: as in Postgres, those that read or write relations are, and
+/// those about other things, which may not exist until an earlier statement has run, are not.
+pub fn analyzes(session: &Session, statement: &Statement) -> Result<bool, SqlError> {
+    refuse_in_failed_transaction(session, statement)?;
+    Ok(matches!(
+        statement,
+        Statement::Query(_)
+            | Statement::Insert(_)
+            | Statement::Update(_)
+            | Statement::Delete(_)
+            | Statement::Explain(_)
+            | Statement::Subscribe(_)
+    ))
+}
+
 /// Tells what a statement takes and gives, without executing it.
 pub fn describe(
     session: &Session,
@@ -78,7 +93,7 @@ pub fn describe(
         Statement::Insert(insert) => insert::describe(session, insert, parameters),
         Statement::Update(update) => update::describe(session, update, parameters),
         Statement::Delete(delete) => delete::describe(session, delete, parameters),
-        Statement::Explain(_) => rows(explain::schema()),
+        Statement::Explain(explain) => explain::describe(session, explain, parameters),
         Statement::Subscribe(subscribe) => rows(subscribe::describe(session, subscribe)?),
         Statement::Show(show) => rows(show::describe(session, show)?),
         Statement::Fetch(fetch) => rows(cursor::describe(session, fetch)?),

@@ -18,7 +18,7 @@ use crate::execute;
 use crate::execute::cursor::Cursor;
 use crate::server::Server;
 use crate::session::settings::Settings;
-use crate::system;
+use crate::{system, task};
 
 /// Rows on their way to the client.
 pub type RowStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, SqlError>> + Send>>;
@@ -68,6 +68,8 @@ pub enum TransactionStatus {
 pub struct Session {
     pub(crate) server: Arc<Server>,
     state: Mutex<State>,
+    /// Held while a statement takes effect, see [`Session::finish`].
+    effect: tokio::sync::Mutex<()>,
 }
 
 /// What a session remembers between statements.
@@ -92,12 +94,20 @@ impl Session {
             transaction: TransactionStatus::Idle,
             notices: Vec::new(),
         };
-        Self { server, state: Mutex::new(state) }
+        Self { server, state: Mutex::new(state), effect: tokio::sync::Mutex::default() }
     }
 
     /// Splits a text into statements and parses them.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, SqlError> {
         freshet_planner::parse(&system::rewrite_sql(sql))
+    }
+
+    /// Whether a statement is analysed before it is executed, so that [`Session::describe`] tells what is wrong with it.
+    ///
+    /// # Errors
+    /// In a transaction block that has failed.
+    pub fn analyzes(&self, statement: &Statement) -> Result<bool, SqlError> {
+        execute::analyzes(self, statement)
     }
 
     /// `parameters` are the types that the client declared, `None` where it left them open.
@@ -140,6 +150,34 @@ impl Session {
     /// Settings to report to the client as ParameterStatus, as they are now.
     pub fn reported_settings(&self) -> Vec<(String, String)> {
         self.state().settings.reported()
+    }
+
+    /// Runs the part of a statement that takes effect: to its end, even if the client goes away meanwhile.
+    ///
+    /// From here on a cancel request comes too late, as for a commit in Postgres: it waits ([`Session::interruptible`])
+    /// until the outcome is known. A client that was told of a cancelled write could not know whether its next
+    /// statement sees the write.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub(crate) async fn finish<T, F>(&self, name: &'static str, work: F) -> Result<T, SqlError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, SqlError>> + Send + 'static,
+    {
+        let _effect = self.effect.lock().await;
+        task::finish(name, work).await
+    }
+
+    /// Waits until the session's statement may be cancelled. Whoever asks while a statement takes effect is next: the
+    /// effect of a later statement of the same message comes after the answer.
+    pub async fn interruptible(&self) {
+        drop(self.effect.lock().await);
+    }
+
+    /// What the client calls itself.
+    pub fn application_name(&self) -> String {
+        self.state().settings.get("application_name").map_or_else(|_| String::new(), |(_, name)| name.to_owned())
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

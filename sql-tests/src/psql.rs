@@ -1,10 +1,12 @@
 //! The real psql, for what only it asks: its `\d` family, and COPY to its standard output.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tokio::sync::mpsc;
 
 /// How long psql may take; past it, it is ended, which counts as an error only for [`run`].
 const BOUND: Duration = Duration::from_secs(20);
@@ -40,6 +42,57 @@ pub fn command(server: SocketAddr, bound: Duration, commands: &[&str]) -> Comman
         psql.args(["--command", text]);
     }
     psql
+}
+
+/// A psql at work, whose output is read line by line. Dropping it ends it.
+pub struct Running {
+    child: Child,
+    lines: mpsc::UnboundedReceiver<String>,
+}
+
+impl Running {
+    /// # Errors
+    /// If psql is missing.
+    pub fn start(server: SocketAddr, commands: &[&str]) -> Result<Self> {
+        let mut child = command(server, BOUND, commands).stdout(Stdio::piped()).spawn().context("cannot run psql")?;
+        let stdout = child.stdout.take().context("psql's standard output is not piped")?;
+        let (sender, lines) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Nobody reads on once the test has failed.
+                let _ = sender.send(line);
+            }
+        });
+        Ok(Self { child, lines })
+    }
+
+    /// The next line that is printed; `None` at the end.
+    ///
+    /// # Errors
+    /// If none comes.
+    pub async fn line(&mut self) -> Result<Option<String>> {
+        tokio::time::timeout(BOUND, self.lines.recv()).await.context("psql prints nothing")
+    }
+
+    /// As Ctrl-C.
+    ///
+    /// # Errors
+    /// If there is no process to interrupt.
+    pub fn interrupt(&self) -> Result<()> {
+        let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status()?;
+        if !status.success() {
+            bail!("cannot interrupt psql");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already gone is as good as killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn said(output: &Output) -> String {

@@ -15,6 +15,7 @@ pub(super) fn insert(tokens: &mut Tokens) -> Result<Statement, SqlError> {
     }
     match tokens.with_parser(|parser| parser.parse_insert(parser.get_current_token().clone()))? {
         ast::Statement::Insert(ast) => {
+            tokens.check_relations(&ast)?;
             let ast::TableObject::TableName(name) = &ast.table else {
                 return Err(SqlError::syntax("INSERT needs the name of a table"));
             };
@@ -31,6 +32,7 @@ pub(super) fn update(tokens: &mut Tokens) -> Result<Statement, SqlError> {
     let _only = tokens.accept("ONLY");
     match tokens.with_parser(|parser| parser.parse_update(parser.get_current_token().clone()))? {
         ast::Statement::Update(ast) => {
+            tokens.check_relations(&ast)?;
             let table = target(&ast.table, "UPDATE")?;
             Ok(Statement::Update(Update { table, ast: Box::new(ast), sql: tokens.text_since(mark) }))
         }
@@ -46,6 +48,7 @@ pub(super) fn delete(tokens: &mut Tokens) -> Result<Statement, SqlError> {
     }
     match tokens.with_parser(|parser| parser.parse_delete(parser.get_current_token().clone()))? {
         ast::Statement::Delete(ast) => {
+            tokens.check_relations(&ast)?;
             let (ast::FromTable::WithFromKeyword(from) | ast::FromTable::WithoutKeyword(from)) = &ast.from;
             let [table] = from.as_slice() else {
                 return Err(SqlError::syntax("DELETE needs the name of one table"));

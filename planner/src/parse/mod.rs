@@ -19,6 +19,7 @@ mod options;
 mod position;
 mod prepare;
 mod query;
+mod reserved;
 mod settings;
 mod show;
 mod subscribe;

@@ -26,6 +26,7 @@ pub(super) fn query(tokens: &mut Tokens) -> Result<Query, SqlError> {
             .with_hint("without it, a row of an open window is updated until the window closes"));
     }
     let ast = parsed?;
+    tokens.check_relations(&ast)?;
     reject_changes(&ast.body)?;
     let sql = tokens.text_since(mark);
     Ok(Query::new(ast, sql))

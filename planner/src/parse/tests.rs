@@ -49,6 +49,12 @@ fn syntax_errors_name_the_token_and_its_position() {
     assert_eq!(shown("FOO bar"), "42601: syntax error at or near \"FOO\" at 1");
     assert_eq!(shown("SELECT 1 FROM"), "42601: syntax error at end of input at 14");
     assert_eq!(shown("SELECT 1;\nSELECT 'é' FROM t WHERE )"), "42601: syntax error at or near \")\" at 35");
+    assert_eq!(shown("SELECT 1 FROM WHERE"), "42601: syntax error at or near \"WHERE\" at 15");
+    assert_eq!(shown("SELECT 1 FROM t JOIN ON true"), "42601: syntax error at or near \"ON\" at 22");
+    assert_eq!(shown("SELECT (SELECT 1 FROM Order)"), "42601: syntax error at or near \"Order\" at 23");
+    assert_eq!(shown("DELETE FROM WHERE x"), "42601: syntax error at or near \"WHERE\" at 13");
+    assert_eq!(shown("CREATE TABLE select (a INT)"), "42601: syntax error at or near \"select\" at 14");
+    assert!(parse("SELECT 1 FROM \"where\", public.order, values").is_ok());
     assert_eq!(shown("SELECT 1 2"), "42601: syntax error at or near \"2\" at 10");
     assert_eq!(shown("DROP TABLE 'x'"), "42601: syntax error at or near \"'x'\" at 12");
     assert_eq!(shown("CREATE TABLE t (a INT,)"), "42601: syntax error at or near \")\" at 23");

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
 use freshet_types::SqlError;
 
 use super::position::SqlText;
+use super::reserved::{is_reserved, reserved_relation};
 use crate::statement::ObjectName;
 
 /// How deep parentheses, subqueries and other recursive constructs may nest.
@@ -128,6 +129,9 @@ impl<'a> Tokens<'a> {
 
     /// `name`, `schema.name`, or `freshet.schema.name`.
     pub fn object_name(&mut self) -> Result<ObjectName, SqlError> {
+        if matches!(self.peek(), Token::Word(word) if word.quote_style.is_none() && is_reserved(&word.value)) {
+            return Err(self.unexpected());
+        }
         let mut parts = vec![self.identifier()?];
         while self.accept_token(&Token::Period) {
             parts.push(self.identifier()?);
@@ -171,6 +175,14 @@ impl<'a> Tokens<'a> {
         rule: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
     ) -> Result<T, SqlError> {
         rule(&mut self.parser).map_err(|error| self.text.parser_error(&error, self.parser.peek_token_ref()))
+    }
+
+    /// Refuses a syntax tree in which a reserved word stands for a relation.
+    pub fn check_relations(&self, tree: &impl ast::Visit) -> Result<(), SqlError> {
+        match reserved_relation(tree) {
+            None => Ok(()),
+            location => Err(self.text.syntax_error_at(location, self.parser.peek_token_ref())),
+        }
     }
 
     /// "syntax error at or near" the next token.

@@ -10,7 +10,6 @@ use crate::catalog::{Entry, ObjectKind};
 use crate::execute::ddl;
 use crate::server::objects::store_error;
 use crate::session::{Response, Session};
-use crate::task;
 
 pub async fn execute(session: &Session, comment: &Comment) -> Result<Response, SqlError> {
     let server = &session.server;
@@ -40,12 +39,13 @@ pub async fn execute(session: &Session, comment: &Comment) -> Result<Response, S
     let changes = vec![CatalogChange::Put(record.id, ddl::encode(&record)?)];
     let commented = Arc::new(Entry { record, object: entry.object.clone() });
     let (server, catalog) = (server.clone(), catalog.clone());
-    task::finish("comment", async move {
-        let _ddl = ddl_lock;
-        server.store.commit_catalog(changes).await.map_err(store_error)?;
-        server.catalog.replace(catalog.with(commented));
-        Ok(())
-    })
-    .await?;
+    session
+        .finish("comment", async move {
+            let _ddl = ddl_lock;
+            server.store.commit_catalog(changes).await.map_err(store_error)?;
+            server.catalog.replace(catalog.with(commented));
+            Ok(())
+        })
+        .await?;
     Ok(Response::Complete { tag: "COMMENT".to_owned() })
 }

@@ -47,16 +47,17 @@ pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Resu
     let created = Created { id, name: create.name.name.clone(), view: view.clone(), resume: None };
     let server = server.clone();
     let object = Object::MaterializedView(view.clone());
-    task::finish("create a materialized view", async move {
-        // Let go before the view is complete: others may go on with DDL while it hydrates.
-        let _ddl = ddl;
-        if let Some(replaced) = &replaced {
-            take_down(&server, replaced).await?;
-        }
-        ddl::publish(&server, record, object, replaced.as_deref()).await?;
-        hydrate(&server, vec![created]).await
-    })
-    .await?;
+    session
+        .finish("create a materialized view", async move {
+            // Let go before the view is complete: others may go on with DDL while it hydrates.
+            let _ddl = ddl;
+            if let Some(replaced) = &replaced {
+                take_down(&server, replaced).await?;
+            }
+            ddl::publish(&server, record, object, replaced.as_deref()).await?;
+            hydrate(&server, vec![created]).await
+        })
+        .await?;
     if !background {
         complete(&create.name.name, &view).await?;
     }

@@ -16,7 +16,6 @@ use crate::limits::CONNECT_TIMEOUT_S;
 use crate::pipeline::dead_letters;
 use crate::server::objects::{self, collection_error};
 use crate::session::{Response, Session};
-use crate::task;
 
 pub async fn execute(session: &Session, create: &CreateSource) -> Result<Response, SqlError> {
     refuse_in_transaction(session, "CREATE SOURCE")?;
@@ -51,14 +50,15 @@ pub async fn execute(session: &Session, create: &CreateSource) -> Result<Respons
     let id = server.next_id().await?;
     let record = ddl::record(id, &create.name, &create.sql, Some(start));
     let server = server.clone();
-    task::finish("create a source", async move {
-        let _ddl = ddl;
-        if let Some(replaced) = &replaced {
-            take_down(&server, replaced).await?;
-        }
-        server.coordinator.send(Command::AddSource { source: id, dead_letters, read: None }).await?;
-        ddl::publish(&server, record, Object::Source(Arc::new(source)), replaced.as_deref()).await
-    })
-    .await?;
+    session
+        .finish("create a source", async move {
+            let _ddl = ddl;
+            if let Some(replaced) = &replaced {
+                take_down(&server, replaced).await?;
+            }
+            server.coordinator.send(Command::AddSource { source: id, dead_letters, read: None }).await?;
+            ddl::publish(&server, record, Object::Source(Arc::new(source)), replaced.as_deref()).await
+        })
+        .await?;
     Ok(done())
 }

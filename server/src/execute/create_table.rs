@@ -12,7 +12,6 @@ use crate::execute::drop::take_down;
 use crate::execute::write::refuse_in_transaction;
 use crate::server::objects;
 use crate::session::{Response, Session};
-use crate::task;
 
 pub async fn execute(session: &Session, create: &CreateTable) -> Result<Response, SqlError> {
     refuse_in_transaction(session, "CREATE TABLE")?;
@@ -29,15 +28,16 @@ pub async fn execute(session: &Session, create: &CreateTable) -> Result<Response
     let writer = table.collection.writer(0);
     let record = ddl::record(id, &create.name, &create.sql, None);
     let server = server.clone();
-    task::finish("create a table", async move {
-        let _ddl = ddl;
-        if let Some(replaced) = &replaced {
-            take_down(&server, replaced).await?;
-        }
-        // The writer first: whoever finds the table in the catalog may write to it.
-        server.coordinator.send(Command::AddTable { table: id, writer }).await?;
-        ddl::publish(&server, record, Object::Table(Arc::new(table)), replaced.as_deref()).await
-    })
-    .await?;
+    session
+        .finish("create a table", async move {
+            let _ddl = ddl;
+            if let Some(replaced) = &replaced {
+                take_down(&server, replaced).await?;
+            }
+            // The writer first: whoever finds the table in the catalog may write to it.
+            server.coordinator.send(Command::AddTable { table: id, writer }).await?;
+            ddl::publish(&server, record, Object::Table(Arc::new(table)), replaced.as_deref()).await
+        })
+        .await?;
     Ok(done())
 }

@@ -11,7 +11,6 @@ use crate::execute::select::with_names;
 use crate::execute::write::refuse_in_transaction;
 use crate::server::objects;
 use crate::session::{Response, Session};
-use crate::task;
 
 pub async fn execute(session: &Session, create: &CreateView) -> Result<Response, SqlError> {
     refuse_in_transaction(session, "CREATE VIEW")?;
@@ -27,10 +26,11 @@ pub async fn execute(session: &Session, create: &CreateView) -> Result<Response,
     let id = server.next_id().await?;
     let record = ddl::record(id, &create.name, &create.sql, None);
     let server = server.clone();
-    task::finish("create a view", async move {
-        let _ddl = ddl;
-        ddl::publish(&server, record, Object::View(Arc::new(view)), replaced.as_deref()).await
-    })
-    .await?;
+    session
+        .finish("create a view", async move {
+            let _ddl = ddl;
+            ddl::publish(&server, record, Object::View(Arc::new(view)), replaced.as_deref()).await
+        })
+        .await?;
     Ok(done())
 }

@@ -12,7 +12,6 @@ use crate::execute::write::refuse_in_transaction;
 use crate::server::Server;
 use crate::server::objects::store_error;
 use crate::session::{Response, Session};
-use crate::task;
 
 pub async fn execute(session: &Session, drop: &DropObjects) -> Result<Response, SqlError> {
     let tag = format!("DROP {}", drop.kind.keywords());
@@ -44,18 +43,19 @@ pub async fn execute(session: &Session, drop: &DropObjects) -> Result<Response, 
         tell_of_cascade(session, drop, &doomed);
     }
     let server = server.clone();
-    task::finish("drop", async move {
-        let _ddl = ddl;
-        let ids: Vec<RelationId> = doomed.iter().map(|entry| entry.id()).collect();
-        let changes = ids.iter().map(|id| CatalogChange::Delete(*id)).collect();
-        server.store.commit_catalog(changes).await.map_err(store_error)?;
-        server.catalog.replace(catalog.without(&ids));
-        for entry in &doomed {
-            take_down(&server, entry).await?;
-        }
-        Ok(())
-    })
-    .await?;
+    session
+        .finish("drop", async move {
+            let _ddl = ddl;
+            let ids: Vec<RelationId> = doomed.iter().map(|entry| entry.id()).collect();
+            let changes = ids.iter().map(|id| CatalogChange::Delete(*id)).collect();
+            server.store.commit_catalog(changes).await.map_err(store_error)?;
+            server.catalog.replace(catalog.without(&ids));
+            for entry in &doomed {
+                take_down(&server, entry).await?;
+            }
+            Ok(())
+        })
+        .await?;
     Ok(Response::Complete { tag })
 }
 

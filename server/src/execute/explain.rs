@@ -11,7 +11,7 @@ use freshet_types::SqlError;
 
 use crate::execute::select::{self, types_of, with_names};
 use crate::query::run;
-use crate::session::{Response, Session};
+use crate::session::{Description, Response, Session};
 
 pub async fn execute(
     session: &Session,
@@ -48,7 +48,20 @@ pub async fn execute(
     Ok(Response::rows(schema(), vec![batch], "EXPLAIN"))
 }
 
+/// What is explained is analysed, so that its parameters are known.
+pub fn describe(
+    session: &Session,
+    statement: &Explain,
+    parameters: &[Option<DataType>],
+) -> Result<Description, SqlError> {
+    let parameters = match &statement.subject {
+        ExplainSubject::Query(query) => select::describe(session, query, parameters)?.parameters,
+        ExplainSubject::CreateMaterializedView(_) | ExplainSubject::Change(_) => vec![],
+    };
+    Ok(Description { parameters, columns: Some(schema()) })
+}
+
 /// As Postgres names it.
-pub fn schema() -> SchemaRef {
+fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8, false)]))
 }

@@ -9,7 +9,6 @@ use crate::coordinator::{Command, TableWrite};
 use crate::execute::rows;
 use crate::server::objects::{collection_error, store_error};
 use crate::session::{Response, Session, TransactionStatus};
-use crate::task;
 
 /// Writes `delta` to the log, then makes it visible; returns when every query from now on will see it. Goes on to the
 /// end even if the client vanishes, and keeps the table locked until then: nobody decides on a state of the table in
@@ -24,14 +23,15 @@ pub async fn commit(
         return Ok(());
     }
     let server = session.server.clone();
-    task::finish("write a table", async move {
-        let _lock = lock;
-        let logged = server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
-        let writes = vec![TableWrite { table, delta, logged }];
-        let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
-        epoch.map(|_| ()).map_err(collection_error)
-    })
-    .await
+    session
+        .finish("write a table", async move {
+            let _lock = lock;
+            let logged = server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
+            let writes = vec![TableWrite { table, delta, logged }];
+            let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
+            epoch.map(|_| ()).map_err(collection_error)
+        })
+        .await
 }
 
 /// A statement in a transaction block would have to be undone by ROLLBACK, which is not there yet.

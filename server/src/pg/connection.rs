@@ -19,6 +19,7 @@ use super::cancel::CancelGuard;
 use super::extended::{Portal, PortalState, Prepared};
 use super::frontend::{Bind, Message, Protocol, ReadError, Reader, Target};
 use super::rows::{Outcome, Progress, complete, description, outcome};
+use super::series::send_series;
 use super::{limits, startup};
 use crate::session::{Session, TransactionStatus};
 
@@ -181,6 +182,9 @@ impl Connection {
                 put_notices(session, writer);
                 match outcome(writer, response, &[]) {
                     Outcome::Message(message) => writer.put(&message),
+                    Outcome::Rows(mut cursor) if cursor.is_endless() && session.application_name() == "psql" => {
+                        send_series(&mut cursor, writer).await?;
+                    }
                     Outcome::Rows(mut cursor) => {
                         if !cursor.is_copy() {
                             writer.put(&description(Some(cursor.schema()), &[]));
@@ -192,12 +196,12 @@ impl Connection {
             }
             Ok(())
         };
-        guarded(reader, cancel, shutdown, work).await
+        guarded(session, reader, cancel, shutdown, work).await
     }
 
     async fn extended(&mut self, message: Message) -> Result<(), Stop> {
         match message {
-            Message::Parse { statement, sql, types } => self.parse(statement, &sql, types),
+            Message::Parse { statement, sql, types } => self.parse(statement, &sql, types).await,
             Message::Bind(bind) => self.bind(&bind).await,
             Message::Describe { target, name } => self.describe(target, &name).await,
             Message::Execute { portal, rows_max } => self.execute(&portal, rows_max).await,
@@ -213,15 +217,17 @@ impl Connection {
         }
     }
 
-    fn parse(&mut self, name: String, sql: &str, types: Vec<u32>) -> Result<(), Stop> {
+    async fn parse(&mut self, name: String, sql: &str, types: Vec<u32>) -> Result<(), Stop> {
         if !name.is_empty() && self.queries.statements.contains_key(&name) {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(SqlError::new(SqlState::DuplicatePreparedStatement, message).into());
         }
         check_room(self.queries.statements.len())?;
-        let prepared = Prepared::parse(&self.session, sql, types)?;
-        self.queries.statements.insert(name, Arc::new(prepared));
-        self.writer.put(&PgWireBackendMessage::ParseComplete(ParseComplete::new()));
+        let Self { reader, writer, session, cancel, shutdown, queries, .. } = self;
+        let work = async { Ok(Prepared::parse(session, sql, types).await?) };
+        let prepared = guarded(session, reader, cancel, shutdown, work).await?;
+        queries.statements.insert(name, Arc::new(prepared));
+        writer.put(&PgWireBackendMessage::ParseComplete(ParseComplete::new()));
         Ok(())
     }
 
@@ -234,7 +240,7 @@ impl Connection {
         let prepared = self.queries.prepared(&bind.statement)?;
         let Self { reader, writer, session, cancel, shutdown, queries, .. } = self;
         let work = async { Ok(Portal::bind(session, prepared, bind).await?) };
-        let portal = guarded(reader, cancel, shutdown, work).await?;
+        let portal = guarded(session, reader, cancel, shutdown, work).await?;
         queries.portals.insert(bind.portal.clone(), portal);
         writer.put(&PgWireBackendMessage::BindComplete(BindComplete::new()));
         Ok(())
@@ -256,7 +262,7 @@ impl Connection {
             writer.put(&description(prepared.describe(session).await?.columns.as_ref(), &formats));
             Ok(())
         };
-        guarded(reader, cancel, shutdown, work).await
+        guarded(session, reader, cancel, shutdown, work).await
     }
 
     async fn execute(&mut self, name: &str, rows_max: usize) -> Result<(), Stop> {
@@ -265,7 +271,7 @@ impl Connection {
         let Self { reader, writer, session, cancel, shutdown, .. } = self;
         let rows_max = (rows_max > 0).then_some(rows_max);
         let work = run_portal(&mut portal, session, writer, rows_max);
-        guarded(reader, cancel, shutdown, work).await?;
+        guarded(session, reader, cancel, shutdown, work).await?;
         self.queries.portals.insert(name.to_owned(), portal);
         Ok(())
     }
@@ -348,18 +354,24 @@ fn put_notices(session: &Session, writer: &mut Writer<OwnedWriteHalf>) {
     }
 }
 
-/// Runs a part of a statement; whatever ends it early drops it.
+/// Runs a part of a statement; whatever ends it early drops it. What has begun to take effect by then goes on without
+/// it, except that a cancel request waits for it: that client is still there, and is told how it went.
 async fn guarded<T>(
+    session: &Session,
     reader: &mut Reader<OwnedReadHalf>,
     cancel: &CancelGuard,
     shutdown: &CancellationToken,
     work: impl Future<Output = Result<T, Stop>>,
 ) -> Result<T, Stop> {
     let statement = cancel.statement();
+    let cancelled = async {
+        statement.token.cancelled().await;
+        session.interruptible().await;
+    };
     tokio::select! {
         // In this order, so that a statement which is always ready can be stopped.
         biased;
-        () = statement.token.cancelled() => {
+        () = cancelled => {
             Err(SqlError::new(SqlState::QueryCanceled, "canceling statement due to user request").into())
         }
         () = shutdown.cancelled() => Err(Stop::Shutdown),

@@ -1,7 +1,7 @@
 //! The extended protocol: prepared statements and portals.
 //!
-//! A statement is described when its types are first needed, and the description is kept. Parse alone
-//! plans nothing: clients that send Parse, Bind, Describe and Execute at once pay for one plan.
+//! Parse analyses what reads or writes relations, as in Postgres: a name that does not exist is told there. What it
+//! finds is kept, for Bind and Describe. Other statements are described when it is first asked what they give.
 
 use std::sync::{Arc, OnceLock};
 
@@ -29,16 +29,22 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    pub fn parse(session: &Session, sql: &str, declared: Vec<Oid>) -> Result<Self, SqlError> {
+    pub async fn parse(session: &Session, sql: &str, declared: Vec<Oid>) -> Result<Self, SqlError> {
         let mut statements = session.parse(sql)?;
         if statements.len() > 1 {
             let message = "cannot insert multiple commands into a prepared statement";
             return Err(SqlError::syntax(message).with_hint("prepare each command by itself"));
         }
-        Ok(Self { statement: statements.pop(), declared, description: OnceLock::new() })
+        let prepared = Self { statement: statements.pop(), declared, description: OnceLock::new() };
+        if let Some(statement) = &prepared.statement
+            && session.analyzes(statement)?
+        {
+            prepared.describe(session).await?;
+        }
+        Ok(prepared)
     }
 
-    /// What the statement takes and gives; planned on the first call.
+    /// What the statement takes and gives; planned once.
     pub async fn describe(&self, session: &Session) -> Result<&Description, SqlError> {
         if let Some(known) = self.description.get() {
             return Ok(known);
@@ -72,8 +78,8 @@ impl Prepared {
     }
 
     async fn parameters(&self, session: &Session, bind: &Bind) -> Result<Vec<ScalarValue>, SqlError> {
-        // Nothing given: executing says better what is missing, and most statements take nothing.
-        if bind.parameters.is_empty() {
+        // What has not been analysed takes nothing, and may not be describable before it is executed.
+        if bind.parameters.is_empty() && self.description.get().is_none() {
             return Ok(vec![]);
         }
         let types = &self.describe(session).await?.parameters;

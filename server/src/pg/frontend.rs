@@ -106,15 +106,16 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if !b"QPBDECHSXdcfpF".contains(&kind) || length < 4 {
             return Err(ReadError::Broken(violation(format!("invalid frontend message type {kind}"))));
         }
+        let bytes_max = if carries_data { limits::MESSAGE_BYTES_CLAIMED_MAX } else { limits::SMALL_MESSAGE_BYTES_MAX };
+        if length > bytes_max {
+            return Err(ReadError::Broken(violation("invalid message length")));
+        }
         if carries_data && length > limits::MESSAGE_BYTES_MAX {
             let message = format!("message of {length} bytes exceeds the limit of {}", limits::MESSAGE_BYTES_MAX);
             let error = SqlError::new(SqlState::ProgramLimitExceeded, message)
                 .with_hint("split the statement, for example an INSERT into several");
             self.skip(1 + length).await?;
             return Err(ReadError::Message(protocol_of(kind), error));
-        }
-        if !carries_data && length > limits::SMALL_MESSAGE_BYTES_MAX {
-            return Err(ReadError::Broken(violation("invalid message length")));
         }
         self.fill(1 + length).await?;
         self.buffer.advance(5);

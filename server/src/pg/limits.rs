@@ -12,11 +12,21 @@ pub const SOCKETS_SPARE_MAX: usize = 64;
 /// From the first byte to the end of the start-up. Past it the socket is closed.
 pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client that says nothing for [`KEEPALIVE_IDLE`] is asked by TCP whether it is still there, and again every
+/// [`KEEPALIVE_INTERVAL`]. After [`KEEPALIVE_PROBES_MAX`] questions without an answer its machine is taken for dead, and
+/// its session ends.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+pub const KEEPALIVE_PROBES_MAX: u32 = 6;
+
 /// A start-up packet, as in Postgres. Past it the socket is closed.
 pub const STARTUP_BYTES_MAX: usize = 10_000;
 
 /// A message that carries SQL, parameters or COPY data. Past it the message is skipped and the client told 54000.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// What any message may claim to be, as in Postgres. Past it the stream makes no sense, and the connection is closed.
+pub const MESSAGE_BYTES_CLAIMED_MAX: usize = (1 << 30) - 1;
 
 /// Any other message. Past it the stream makes no sense, and the connection is closed.
 pub const SMALL_MESSAGE_BYTES_MAX: usize = 10_000;
@@ -36,3 +46,6 @@ pub const STATEMENTS_MAX: usize = 10_000;
 
 /// To tell a client goodbye at shutdown, or why it is refused. Past it the socket is closed.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between two results of a series at the least. What comes sooner is gathered, so that people can read along.
+pub const SERIES_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,9 +3,9 @@
 //! Built on pgwire's messages, with a loop of its own: pgwire's handlers gather the rows of a result
 //! before they are sent, and a SUBSCRIBE must be sent as its rows come. The parts, outermost first:
 //! [`serve`] accepts, `startup` shakes hands, `connection` answers messages, `extended` keeps
-//! prepared statements, `rows` streams results, `encode` and `params` turn values into bytes and
-//! back, `frontend` and `backend` frame messages. It knows nothing of SQL, and of the database only
-//! [`Session`].
+//! prepared statements, `rows` streams results, `series` cuts endless ones for psql, `encode` and
+//! `params` turn values into bytes and back, `frontend` and `backend` frame messages. It knows
+//! nothing of SQL, and of the database only [`Session`].
 
 mod backend;
 mod cancel;
@@ -16,6 +16,7 @@ mod frontend;
 pub mod limits;
 mod params;
 mod rows;
+mod series;
 mod startup;
 mod types;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use freshet_types::{SqlError, SqlState};
 use futures::FutureExt;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -113,6 +115,16 @@ pub async fn serve(listener: TcpListener, sessions: Arc<dyn SessionFactory>, shu
     }
 }
 
+fn configure(stream: &TcpStream) -> std::io::Result<()> {
+    // Answers are gathered here already; waiting for more would only delay them.
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(limits::KEEPALIVE_IDLE)
+        .with_interval(limits::KEEPALIVE_INTERVAL)
+        .with_retries(limits::KEEPALIVE_PROBES_MAX);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection's task ended badly");
@@ -121,8 +133,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 impl Server {
     async fn client(&self, stream: TcpStream, peer: SocketAddr) {
-        // Answers are gathered here already; waiting for more would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = configure(&stream) {
             tracing::debug!(%peer, %error, "a client left at once");
             return;
         }

@@ -93,8 +93,34 @@ impl Cursor {
         Ok(Progress::Suspended)
     }
 
-    /// The next batch with rows; sends what is written before it waits.
-    async fn next_batch<W>(&mut self, writer: &mut Writer<W>) -> Result<Option<RecordBatch>, Stop>
+    /// Whether the rows go on for ever.
+    pub fn is_endless(&self) -> bool {
+        self.tag == "SUBSCRIBE"
+    }
+
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// Writes all rows of a batch.
+    pub async fn send_batch<W>(&mut self, writer: &mut Writer<W>, batch: &RecordBatch) -> Result<(), Stop>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        let mut sent = 0;
+        while sent < batch.num_rows() {
+            let rest = batch.slice(sent, batch.num_rows() - sent);
+            let count = rows_at_once(&rest);
+            self.put(writer, &rest.slice(0, count))?;
+            sent += count;
+            writer.flush_if_full().await?;
+        }
+        self.rows_sent += sent as u64;
+        Ok(())
+    }
+
+    /// The next batch with rows; sends what is written before it waits. Dropped while it waits, it loses nothing.
+    pub async fn next_batch<W>(&mut self, writer: &mut Writer<W>) -> Result<Option<RecordBatch>, Stop>
     where
         W: AsyncWrite + Unpin,
     {

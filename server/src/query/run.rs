@@ -9,7 +9,9 @@ use datafusion::physical_plan::{ExecutionPlan, displayable};
 use freshet_planner::sql_error;
 use freshet_types::{Epoch, SqlError};
 use futures::TryStreamExt;
+use tokio_util::sync::CancellationToken;
 
+use crate::query::interrupt::interruptible;
 use crate::query::pin::{PinnedAt, Reads};
 use crate::server::Server;
 use crate::session::RowStream;
@@ -29,8 +31,8 @@ impl Query {
         sealed: Epoch,
     ) -> Result<(RowStream, PinnedAt), SqlError> {
         let pinned = self.reads.pin(not_before, sealed).await?;
-        let plan = physical(&server.query_state, &self.plan).await?;
-        Ok((server.query_runtime.run(plan, server.query_state.task_ctx()), pinned))
+        let (stream, _) = run(server, &self.plan).await?;
+        Ok((stream, pinned))
     }
 
     /// Runs the query to its end.
@@ -54,12 +56,19 @@ impl Query {
     /// Runs the query to its end, and tells its plan with what each operator did.
     pub async fn explain_analyze(self, server: &Server, not_before: Epoch, sealed: Epoch) -> Result<String, SqlError> {
         self.reads.pin(not_before, sealed).await?;
-        let plan = physical(&server.query_state, &self.plan).await?;
-        let stream = server.query_runtime.run(plan.clone(), server.query_state.task_ctx());
+        let (stream, plan) = run(server, &self.plan).await?;
         stream.try_for_each(|_| std::future::ready(Ok(()))).await?;
         let display = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(plan.as_ref());
         Ok(display.indent(false).to_string())
     }
+}
+
+/// Starts a plan; gives its rows, and the plan as it runs.
+async fn run(server: &Server, plan: &LogicalPlan) -> Result<(RowStream, Arc<dyn ExecutionPlan>), SqlError> {
+    let stop = CancellationToken::new();
+    let plan = interruptible(physical(&server.query_state, plan).await?, &stop).map_err(sql_error)?;
+    let stream = server.query_runtime.run(plan.clone(), server.query_state.task_ctx(), stop);
+    Ok((stream, plan))
 }
 
 async fn physical(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, SqlError> {

@@ -12,6 +12,7 @@ use futures::{StreamExt, stream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::limits::QUERY_BATCHES_AHEAD_MAX;
 use crate::session::RowStream;
@@ -31,12 +32,12 @@ impl QueryRuntime {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Starts a plan. Dropping the stream ends the query.
-    pub fn run(&self, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> RowStream {
+    /// Starts a plan. Dropping the stream ends the query: where it next yields, and where it looks at `stop`.
+    pub fn run(&self, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>, stop: CancellationToken) -> RowStream {
         let (sender, batches) = mpsc::channel(QUERY_BATCHES_AHEAD_MAX);
         let runtime = self.runtime.as_ref().expect("the runtime is there until it is dropped");
         let query = runtime.spawn(compute(plan, context, sender));
-        let running = Running { query, batches, ended: false };
+        let running = Running { query, batches, ended: false, _stop: stop.drop_guard() };
         Box::pin(stream::unfold(running, |mut running| async move {
             let batch = running.next().await?;
             Some((batch, running))
@@ -78,6 +79,7 @@ struct Running {
     query: JoinHandle<()>,
     batches: mpsc::Receiver<Result<RecordBatch, SqlError>>,
     ended: bool,
+    _stop: DropGuard,
 }
 
 impl Running {

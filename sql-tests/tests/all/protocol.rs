@@ -108,13 +108,78 @@ async fn after_an_error_the_rest_up_to_sync_is_skipped() -> Result<()> {
     wire.extended("SELECT nonsense FROM nowhere", &[], 0).await?;
     wire.send('S', b"").await?;
     let messages = wire.until_ready().await?;
-    let [.., error, _ready] = &messages[..] else { bail!("an error and ready: {messages:?}") };
-    assert!(!kinds(&messages).contains('T'), "{messages:?}");
+    let [error, _ready] = &messages[..] else { bail!("an error and ready: {messages:?}") };
+    assert_eq!(kinds(&messages), "EZ");
     assert_eq!(error.field('S').as_deref(), Some("ERROR"));
     assert_eq!(error.field('C').as_deref(), Some("42P01"));
     wire.extended("SELECT 1", &[], 0).await?;
     wire.send('S', b"").await?;
     assert_eq!(kinds(&wire.until_ready().await?), "12TDCZ");
+    Ok(())
+}
+
+/// Names are looked up by Parse, as in Postgres, and types of parameters inferred; other statements wait until they run.
+#[tokio::test]
+async fn parse_tells_what_is_wrong_with_names() -> Result<()> {
+    let server = Server::start(1).await?;
+    let mut wire = Wire::start(server.postgres()).await?;
+    let prepare = async |wire: &mut Wire, sql: &str| {
+        wire.send('P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat()).await?;
+        wire.send('S', b"").await?;
+        wire.until_ready().await
+    };
+    wire.send('Q', b"CREATE TABLE t (a INT)\0").await?;
+    wire.until_ready().await?;
+    for (sql, state) in [
+        ("SELECT * FROM nowhere", "42P01"),
+        ("SELECT b FROM t WHERE a > $1", "42703"),
+        ("SELECT nothing(a) FROM t", "42883"),
+        ("INSERT INTO nowhere VALUES ($1)", "42P01"),
+        ("UPDATE t SET b = $1", "42703"),
+        ("DELETE FROM nowhere", "42P01"),
+        ("EXPLAIN SELECT * FROM nowhere", "42P01"),
+        ("SUBSCRIBE nowhere", "42P01"),
+    ] {
+        let messages = prepare(&mut wire, sql).await?;
+        assert_eq!(kinds(&messages), "EZ", "{sql}");
+        assert_eq!(messages[0].field('C').as_deref(), Some(state), "{sql}");
+    }
+    for sql in [
+        "SELECT a FROM t WHERE a > $1",
+        "EXPLAIN SELECT a FROM t WHERE a > $1",
+        "FETCH 1 FROM nowhere",
+        "DROP TABLE nowhere",
+        "CREATE VIEW v AS SELECT * FROM nowhere",
+    ] {
+        assert_eq!(kinds(&prepare(&mut wire, sql).await?), "1Z", "{sql}");
+    }
+    // In a transaction block that has failed, only its end is parsed.
+    wire.send('Q', b"BEGIN; SELECT * FROM nowhere\0").await?;
+    wire.until_ready().await?;
+    let messages = prepare(&mut wire, "SELECT 1").await?;
+    assert_eq!(messages[0].field('C').as_deref(), Some("25P02"));
+    assert_eq!(kinds(&prepare(&mut wire, "ROLLBACK").await?), "1Z");
+    Ok(())
+}
+
+#[tokio::test]
+async fn parameters_of_explained_queries_are_known() -> Result<()> {
+    let server = Server::start(1).await?;
+    let client = server.connect().await?;
+    client.run("CREATE TABLE t (id BIGINT PRIMARY KEY)").await?;
+    assert!(!client.query("EXPLAIN SELECT * FROM t WHERE id = $1", &[&1_i64]).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reserved_word_is_no_relation() -> Result<()> {
+    let server = Server::start(1).await?;
+    let mut wire = Wire::start(server.postgres()).await?;
+    wire.send('Q', b"SELECT 1 FROM WHERE\0").await?;
+    let messages = wire.until_ready().await?;
+    assert_eq!(messages[0].field('C').as_deref(), Some("42601"));
+    assert_eq!(messages[0].field('M').as_deref(), Some("syntax error at or near \"WHERE\""));
+    assert_eq!(messages[0].field('P').as_deref(), Some("15"));
     Ok(())
 }
 
@@ -147,17 +212,29 @@ async fn garbage_closes_the_connection_and_nothing_else() -> Result<()> {
         wire.write(bytes).await?;
         wire.until_closed().await.with_context(|| format!("after {bytes:?}"))?;
     }
-    // And after having been let in: an unknown message, and a message longer than any may be.
-    for bytes in
-        [&b"\x01\0\0\0\x04"[..], &b"Q\x7f\xff\xff\xff"[..], &b"Q\0\0\0\x01"[..], &b"B\0\0\0\x08\0\0\x7f\xff"[..]]
-    {
+    // And after having been let in: an unknown message, one longer than any may be, and one shorter than its length.
+    for bytes in [
+        &b"\x01\0\0\0\x04"[..],
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &b"Q\x7f\xff\xff\xff"[..],
+        &b"S\x7f\xff\xff\xff"[..],
+        &b"Q\0\0\0\x01"[..],
+    ] {
         let mut wire = Wire::start(server.postgres()).await?;
         wire.write(bytes).await?;
-        wire.finish().await?;
-        // Perhaps told what is wrong, and then let go.
+        // Told what is wrong, and let go, at once.
         let answer = wire.until_closed().await.with_context(|| format!("after {bytes:?}"))?;
-        assert!(answer.iter().all(|message| "EZ".contains(message.kind)), "after {bytes:?}: {answer:?}");
+        assert_eq!(kinds(&answer), "E", "after {bytes:?}");
+        assert_eq!(answer[0].field('S').as_deref(), Some("FATAL"), "after {bytes:?}");
+        assert_eq!(answer[0].field('C').as_deref(), Some("08P01"), "after {bytes:?}");
     }
+    // A message that lies about what is in it is refused, and the next one is read.
+    let mut wire = Wire::start(server.postgres()).await?;
+    wire.write(b"B\0\0\0\x08\0\0\x7f\xff").await?;
+    let error = wire.read().await?.context("an answer at once")?;
+    assert_eq!((error.kind, error.field('C').as_deref()), ('E', Some("08P01")));
+    wire.send('S', b"").await?;
+    assert_eq!(kinds(&wire.until_ready().await?), "Z");
     assert!(server.is_running());
     assert_eq!(server.connect().await?.value("SELECT 1").await?, "1");
     Ok(())
@@ -253,5 +330,26 @@ async fn several_statements_in_one_message() -> Result<()> {
     let error = client.error("INSERT INTO t VALUES (2); SELECT nothing; INSERT INTO t VALUES (3)").await?;
     assert!(error.starts_with("42703"), "{error}");
     assert_eq!(client.value("SELECT count(*) FROM t WHERE a = 3").await?, "0");
+    Ok(())
+}
+
+/// A client whose machine died must not hold its session for ever: TCP asks whether it is still there.
+#[tokio::test]
+async fn connections_are_kept_alive() -> Result<()> {
+    let server = Server::start(1).await?;
+    let _client = server.connect().await?;
+    let local = format!(":{:04X}", server.postgres().port());
+    // The timer of what was just sent may be the one that is shown, until it has arrived.
+    let rings = wait::until("the keepalive timer", async || {
+        // A line for each socket: number, local and remote address, state, queues, timer, … in hexadecimal.
+        let sockets = std::fs::read_to_string("/proc/net/tcp")?;
+        let fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut connected = fields.filter(|fields| fields[1].ends_with(&local) && fields[3] == "01");
+        let timer = connected.next().context("the server's side of the connection")?[5];
+        // 02 is the keepalive timer, and then come the hundredths of a second until it rings.
+        Ok(timer.strip_prefix("02:").map(|rings| u32::from_str_radix(rings, 16)).transpose()?)
+    })
+    .await?;
+    assert!(rings <= 6_000, "in {rings} hundredths of a second");
     Ok(())
 }

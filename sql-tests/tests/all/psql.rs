@@ -1,7 +1,9 @@
 //! psql's own commands, which ask the system catalogs in their own ways.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use freshet_sql_tests::{Server, psql};
+use futures::StreamExt;
+use tokio_postgres::SimpleQueryMessage;
 
 async fn server() -> Result<Server> {
     let server = Server::start(1).await?;
@@ -110,5 +112,86 @@ async fn results_and_errors_look_as_they_should() -> Result<()> {
     let failure = tokio::task::spawn_blocking(move || psql::run(address, &["SELECT * FROM account"])).await?;
     let message = failure.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(message.contains("ERROR:  relation \"account\" does not exist"), "{message}");
+    Ok(())
+}
+
+/// The next result that psql prints: its rows without their epochs.
+async fn next_result(psql: &mut psql::Running) -> Result<Vec<String>> {
+    let mut rows = Vec::new();
+    loop {
+        let line = psql.line().await?.context("psql has ended")?;
+        match line.split_once('|') {
+            Some(("_epoch", _)) => {}
+            Some((_, row)) => rows.push(row.to_owned()),
+            None if line.ends_with("rows)") || line.ends_with("row)") => {
+                rows.sort_unstable();
+                return Ok(rows);
+            }
+            None => {}
+        }
+    }
+}
+
+/// psql prints complete results only, so it is given one after the other.
+#[tokio::test]
+async fn a_subscription_is_printed_as_it_goes_on() -> Result<()> {
+    let server = server().await?;
+    let client = server.connect().await?;
+    client.run("INSERT INTO accounts VALUES (1, 'ann', 5, NULL)").await?;
+    // The last command would only run if the subscription had ended by itself.
+    let commands = ["\\pset format unaligned", "SUBSCRIBE total WITH (SNAPSHOT = true)", "SELECT 'not reached' AS x"];
+    let mut psql = psql::Running::start(server.postgres(), &commands)?;
+    assert_eq!(next_result(&mut psql).await?, ["1|1|5.00"]);
+    client.run("INSERT INTO accounts VALUES (2, 'bob', 1, NULL)").await?;
+    assert_eq!(next_result(&mut psql).await?, ["-1|1|5.00", "1|2|6.00"]);
+    // However many results many changes make, each change is in one.
+    for id in 3..40 {
+        client.run(&format!("INSERT INTO accounts VALUES ({id}, 'x', 0, NULL)")).await?;
+    }
+    let mut results = 0;
+    let mut counts = vec![0_i64; 40];
+    while counts[39] == 0 {
+        for row in next_result(&mut psql).await? {
+            let fields: Vec<&str> = row.split('|').collect();
+            counts[fields[1].parse::<usize>()?] += fields[0].parse::<i64>()?;
+        }
+        results += 1;
+    }
+    // Each count came, and went again but for the last; the first had come before.
+    let expected: Vec<i64> = (0..40).map(|n| i64::from(n == 39) - i64::from(n == 2)).collect();
+    assert_eq!(counts, expected);
+    assert!(results < 30, "what comes fast is gathered, but there were {results} results");
+    psql.interrupt()?;
+    while let Some(line) = psql.line().await? {
+        assert!(!line.contains("not reached"), "{line}");
+    }
+    assert_eq!(client.value("SELECT 1").await?, "1");
+    Ok(())
+}
+
+/// Any other client gets one result.
+#[tokio::test]
+async fn only_psql_gets_a_series_of_results() -> Result<()> {
+    let server = server().await?;
+    for (name, is_series) in [("psql", true), ("psycopg", false)] {
+        let writer = server.connect().await?;
+        let reader = server.connect().await?;
+        reader.run(&format!("SET application_name = '{name}'")).await?;
+        let mut messages = Box::pin(reader.simple_query_raw("SUBSCRIBE total WITH (SNAPSHOT = true)").await?);
+        let (mut rows, mut heads) = (0, 0);
+        while rows < 5 {
+            match messages.next().await.context("the subscription ended")?? {
+                SimpleQueryMessage::RowDescription(_) => heads += 1,
+                SimpleQueryMessage::Row(_) => {
+                    rows += 1;
+                    if rows % 2 == 1 {
+                        writer.run("DELETE FROM accounts; INSERT INTO accounts VALUES (1, 'a', 1, NULL)").await?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(heads > 1, is_series, "{name}: {heads} results");
+    }
     Ok(())
 }

@@ -71,11 +71,6 @@ impl Wire {
         Ok(self.stream.write_all(bytes).await?)
     }
 
-    /// Says that nothing more will come, as a client does that goes away.
-    pub async fn finish(&mut self) -> Result<()> {
-        Ok(self.stream.shutdown().await?)
-    }
-
     /// Sends one message; its length is added.
     pub async fn send(&mut self, kind: char, body: &[u8]) -> Result<()> {
         let kind = u8::try_from(kind)?;
