@@ -1,4 +1,5 @@
 //! Checkpoints of collections of real sizes.
+#![allow(clippy::unwrap_used, reason = "the lint takes the functions that tests share for more than tests")]
 
 use std::sync::Arc;
 

@@ -213,7 +213,9 @@ async fn simulate(seed: u64, key: Option<Vec<usize>>, append_only: bool) {
         let Some(epoch) = durable.filter(|_| rng.random_bool(0.5)) else {
             continue;
         };
-        store = open(&dir).await;
+        if rng.random_bool(0.2) {
+            store = open(&dir).await;
+        }
         let (opened, recovered) = recover(&store).await;
         assert_eq!((recovered.epoch, &recovered.meta), (epoch, &format!("at {epoch}")));
         let collection = table.restored(&recovered, table.writers.len()).await;
