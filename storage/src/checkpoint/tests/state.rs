@@ -83,7 +83,7 @@ async fn simulate(seed: u64) {
             store = open(&dir).await;
         }
         let (opened, recovered) = recover(&store).await;
-        let found = recovered.state(RELATION).await.unwrap();
+        let found = on_any_thread(recovered.state(RELATION)).await.unwrap();
         for (part, rows) in found {
             let Part::State { node: 1, worker: 2, table } = part else { panic!("{part:?}") };
             assert_eq!(model_of(&rows), expected[table as usize], "epoch {epoch}");
