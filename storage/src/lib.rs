@@ -6,8 +6,10 @@
 //! * A [`SnapshotTable`](scan::SnapshotTable) lets DataFusion query a snapshot.
 //! * The [`Store`] is the durable part: the catalog's records, a few named values, and the write-ahead log of
 //!   each table. What it has acknowledged survives a power cut.
+//! * [`Checkpoints`](checkpoint::Checkpoints) make collections, and what operators remember, durable at one epoch, and
+//!   bring them back after a restart.
 //!
-//! Collections live in memory: they are filled again from the logs and the sources after a restart.
+//! Collections live in memory. What came after the last checkpoint is in the logs and the sources.
 //!
 //! This crate does not know SQL, sessions, sources, or timely; it does not know what a catalog record says, which
 //! views there are, or when an epoch is complete. Its callers tell it.

@@ -1,7 +1,8 @@
 //! The write-ahead log of each table: its changes, in the order in which they were acknowledged.
 //!
 //! A change is durable before it is acknowledged. Replaying the log of a table, oldest first, gives the table. So that
-//! a log does not grow for ever, [`Store::compact_table`] replaces its first part by what that comes to.
+//! a log does not grow for ever, a [checkpoint](crate::checkpoint) deletes the records of the changes that it has; and
+//! [`Store::compact_table`] replaces its first part by what that comes to.
 
 use std::fmt;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! Making a checkpoint: gather, write one file, commit, and only then forget.
+//! Making a checkpoint (I-9, I-10): gather, write one file, commit, and only then forget.
 //!
 //! What is durable (the manifest) and what has been told (collections, state logs) are kept apart. A checkpoint writes the
 //! difference. If it fails at any point, or its future is dropped, the manifest in memory is still the one

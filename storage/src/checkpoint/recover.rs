@@ -21,7 +21,7 @@ use crate::collection::{Collection, CollectionDescription};
 /// State tables that were brought back, on their way to [`super::Checkpoints`].
 pub(super) type Returned = Arc<Mutex<BTreeMap<PieceId, StateLog>>>;
 
-/// The shard of each row of a batch.
+/// The shard of each row of a batch, less than the number of shards asked for.
 pub type ShardOf<'a> = &'a (dyn Fn(&RecordBatch) -> Vec<usize> + Sync);
 
 /// When rows go to other shards than those that they were in.

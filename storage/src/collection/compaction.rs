@@ -52,6 +52,8 @@ impl Plan {
         let segments = shard.rows.segments();
         // A segment that is gone, or still grows, or holds rows that are newer than `since`, waits or is forgotten.
         let settled = segments.partition_point(|segment| segment.id < shard.history.base_end().segment());
+        // The last one may be full and settled; but without it, new rows would get positions that old epochs have seen.
+        let settled = settled.min(segments.len().saturating_sub(1));
         wasteful.retain(|id| segments.binary_search_by_key(id, |segment| segment.id).is_ok());
         let first =
             wasteful.first().and_then(|id| segments[..settled].binary_search_by_key(id, |segment| segment.id).ok())?;

@@ -417,3 +417,17 @@ fn projections_read_only_their_columns() {
     assert_eq!(batches[0].schema().fields().len(), 1);
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
 }
+
+#[test]
+fn rows_that_follow_a_full_and_dead_segment_belong_to_their_epoch() {
+    let (collection, mut writer) = single(Some(vec![0]));
+    let rows: Vec<_> = (0..2 * SEGMENT_ROWS_MAX as i64).map(|a| (row(a, "x"), 1)).collect();
+    apply(&mut writer, 1, &rows).unwrap();
+    apply(&mut writer, 2, &rows[1..].iter().map(|(row, _)| (row.clone(), -1)).collect::<Vec<_>>()).unwrap();
+    writer.advance_upper(Epoch(5_000));
+    writer.apply(Epoch(6_000), &Delta::inserts(batch(&[row(1, "later")]))).unwrap();
+    assert_eq!(content(&collection.snapshot(Epoch(5_000)).unwrap()), Multiset::from([(row(0, "x"), 1)]));
+    writer.advance_upper(Epoch(6_000));
+    let expected = Multiset::from([(row(0, "x"), 1), (row(1, "later"), 1)]);
+    assert_eq!(content(&collection.snapshot(Epoch(6_000)).unwrap()), expected);
+}

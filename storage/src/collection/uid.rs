@@ -1,7 +1,7 @@
 //! Names for segments that hold for ever: what a checkpoint knows a segment by.
 //!
 //! A segment's id is its place in its shard, and compaction gives an old id to new rows. Its *uid* never means other
-//! rows: within a segment of one uid, an offset is the same row in every process that ever reads or writes it.
+//! rows: an offset in a segment of one uid, once a checkpoint has it, is the same row for ever (I-11).
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
