@@ -19,6 +19,9 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 1_000;
 /// Dead letters kept for each source. At the bound: further ones are counted and logged, but not kept.
 pub const DEAD_LETTERS_MAX: usize = 1_000_000;
 
+/// Bytes of the dead letters kept for each source: their payloads and reasons. At the bound: the same.
+pub const DEAD_LETTERS_BYTES_MAX: usize = 256 << 20;
+
 /// Distinct failing rows kept for each view. At the bound: further ones are counted, but not kept.
 pub const VIEW_ERRORS_MAX: usize = 10_000;
 

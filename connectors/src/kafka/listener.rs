@@ -10,13 +10,13 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::status::{SourceState, SourceStatus};
+use crate::status::{LiveStatus, SourceState};
 
 /// Hears one client. Called on the thread that polls the client.
 pub struct Listener {
     topic: String,
-    /// Where to note what is heard; `None` for clients of short errands.
-    status: Option<Arc<SourceStatus>>,
+    /// Where to note what is heard; `None` for clients of readings with an end and short errands.
+    status: Option<Arc<LiveStatus>>,
     heard: Mutex<Heard>,
 }
 
@@ -35,7 +35,7 @@ impl Heard {
 }
 
 impl Listener {
-    pub fn new(topic: &str, status: Option<Arc<SourceStatus>>) -> Self {
+    pub fn new(topic: &str, status: Option<Arc<LiveStatus>>) -> Self {
         Self { topic: topic.to_owned(), status, heard: Mutex::default() }
     }
 

@@ -8,11 +8,9 @@ use freshet_storage::collection::ShardWriter;
 use freshet_types::{Delta, Epoch, RelationId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
 
 use crate::catalog::SourceObject;
-use crate::limits::DEAD_LETTERS_MAX;
-use crate::pipeline::dead_letters;
+use crate::pipeline::dead_letters::LetterBox;
 use crate::pipeline::reader::{Ingest, Reader};
 use crate::task;
 
@@ -45,12 +43,6 @@ struct SourceState {
     reader: Option<CancellationToken>,
 }
 
-struct LetterBox {
-    writer: ShardWriter,
-    count: usize,
-    full: bool,
-}
-
 impl SourceStates {
     pub fn new(queue: mpsc::Sender<Ingest>, cancel: CancellationToken) -> Self {
         Self { states: HashMap::new(), letters: HashMap::new(), queue, cancel }
@@ -58,7 +50,7 @@ impl SourceStates {
 
     /// Takes over the dead letters of a source, which outlive its readers.
     pub fn add(&mut self, source: RelationId, writer: ShardWriter) {
-        self.letters.insert(source, LetterBox { writer, count: 0, full: false });
+        self.letters.insert(source, LetterBox::new(writer));
     }
 
     pub fn forget(&mut self, source: RelationId) {
@@ -71,6 +63,7 @@ impl SourceStates {
     pub fn require(&mut self, input: &SourceInput, last: Epoch) -> Offsets {
         let state = self.states.entry(input.id).or_insert_with(|| {
             input.object.progress.seal(last, input.object.start.clone());
+            input.object.connector.status().start_over();
             SourceState {
                 input: input.clone(),
                 columns: BTreeSet::new(),
@@ -117,6 +110,7 @@ impl SourceStates {
             return None;
         }
         let batch = ingest.batch;
+        state.input.object.connector.status().count(&batch);
         state.offsets.0.extend(batch.offsets.0);
         state.moved = true;
         let name = state.input.name.clone();
@@ -127,7 +121,7 @@ impl SourceStates {
             metrics::counter!("freshet_source_dead_letters_total", "source" => name.clone())
                 .increment(batch.dead_letters.len() as u64);
             if let Some(letters) = self.letters.get_mut(&ingest.source) {
-                letters.keep(epoch, &name, &batch.dead_letters);
+                letters.keep(epoch, &name, batch.dead_letters);
             }
         }
         Some((ingest.source, Delta::inserts(batch.rows)))
@@ -140,7 +134,7 @@ impl SourceStates {
             state.moved = false;
         }
         for letters in self.letters.values_mut() {
-            letters.writer.advance_upper(epoch);
+            letters.advance_upper(epoch);
         }
     }
 
@@ -151,20 +145,5 @@ impl SourceStates {
             reader.cancel();
         }
         state.input.object.progress.clear();
-    }
-}
-
-impl LetterBox {
-    fn keep(&mut self, epoch: Epoch, source: &str, letters: &[freshet_connectors::DeadLetter]) {
-        let room = DEAD_LETTERS_MAX - self.count;
-        let kept = &letters[..letters.len().min(room)];
-        if kept.len() < letters.len() && !self.full {
-            self.full = true;
-            warn!(source, "keeps {DEAD_LETTERS_MAX} dead letters already; further ones are only counted");
-        }
-        self.count += kept.len();
-        if let Err(error) = self.writer.apply(epoch, &Delta::inserts(dead_letters::rows(kept))) {
-            error!(source, "cannot keep dead letters: {error}");
-        }
     }
 }

@@ -10,6 +10,7 @@ mod protocol;
 mod psql;
 mod recovery;
 mod serve;
+mod source_status;
 mod subscribe;
 mod wire;
 mod zoo;
