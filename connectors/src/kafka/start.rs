@@ -37,6 +37,14 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
                     .with_hint(format!("its partitions are 0 to {}", partitions.len().max(1) - 1))
                     .into());
             }
+            let ends = errand.each(&partitions, |_, high| high)?;
+            if let Some((partition, offset)) = given.iter().find(|(partition, offset)| ends[partition] < **offset) {
+                let message =
+                    format!("partition {partition} of topic \"{}\" has no offset {offset} yet", options.topic);
+                return Err(SqlError::new(SqlState::InvalidParameterValue, message)
+                    .with_hint(format!("the next record will have offset {}", ends[partition]))
+                    .into());
+            }
             let mut offsets = errand.each(&partitions, |low, _| low)?;
             offsets.extend(given);
             offsets
@@ -81,6 +89,10 @@ impl<'a> Errand<'a> {
                 None => return Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect()),
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                     return Err(self.no_topic());
+                }
+                Some(RDKafkaErrorCode::InvalidTopic) => {
+                    let message = format!("\"{topic}\" cannot be the name of a topic");
+                    return Err(SqlError::new(SqlState::InvalidParameterValue, message).into());
                 }
                 Some(code) if self.may_pass(code) => std::thread::sleep(AGAIN),
                 Some(code) => return Err(self.unreachable(&format!("topic \"{topic}\": {code}"))),
