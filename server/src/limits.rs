@@ -39,3 +39,9 @@ pub const RETRY_INTERVAL_S_MAX: u64 = 30;
 
 /// Records of a table in the log after which a restart writes the table's rows as one snapshot instead.
 pub const WAL_RECORDS_BEFORE_COMPACTION: usize = 10_000;
+
+/// The stack of a thread that plans or computes queries. Trees are walked recursively, and a level of nested views takes
+/// more than 256 KiB of it: enough for the deepest statement that the planner lets through. Only what is used is
+/// ever in memory. At the bound: the process would end, so the planner's own bounds (nesting, chains of operators,
+/// views upon views) come first.
+pub const THREAD_STACK_BYTES: usize = 128 << 20;

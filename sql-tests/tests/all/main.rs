@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
 
+mod depth;
 mod docs;
 mod generators;
 mod http;
