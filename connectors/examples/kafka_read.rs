@@ -155,7 +155,7 @@ async fn follow(broker: &str, topic: &str, offset: Option<i64>) -> Result<()> {
     }
     println!("start {:?} after {:?}", from.0, started.elapsed());
     let mut reader = source.read(Range { from, until: None }, &[0, 3, 10]).await?;
-    let status = source.status().context("Kafka sources have a status")?;
+    let status = source.status();
     let mut shown = None;
     loop {
         let report = status.report();
@@ -165,6 +165,7 @@ async fn follow(broker: &str, topic: &str, offset: Option<i64>) -> Result<()> {
         }
         let Ok(batch) = tokio::time::timeout(Duration::from_millis(500), reader.next()).await else { continue };
         let Some(batch) = batch? else { return Ok(()) };
+        status.count(&batch);
         for letter in &batch.dead_letters {
             println!("dead letter at {}/{}: {}", letter.partition, letter.offset, letter.error);
         }

@@ -21,6 +21,7 @@ use crate::decode::{OnError, Rejects};
 use crate::definition::SourceDefinition;
 use crate::options::{Options, invalid};
 use crate::source::{DeadLetter, Offsets, Range, Source, SourceBatch, SourceError, SourceReader};
+use crate::status::{LiveStatus, SourceState, SourceStatus};
 
 /// Events in one batch at most.
 const BATCH_EVENTS_MAX: i64 = 8192;
@@ -96,6 +97,7 @@ pub struct GeneratedSource<G> {
     pace: Pace,
     on_error: OnError,
     clock: Clock,
+    status: Arc<SourceStatus>,
 }
 
 impl<G: Generator> GeneratedSource<G> {
@@ -108,7 +110,8 @@ impl<G: Generator> GeneratedSource<G> {
     ) -> Result<Self, SqlError> {
         let schema = definition.schema();
         Rules::new(&definition, &[], on_error)?;
-        Ok(Self { definition, schema, generator: Arc::new(generator), pace, on_error, clock })
+        let status = Arc::new(SourceStatus::new(clock.clone()));
+        Ok(Self { definition, schema, generator: Arc::new(generator), pace, on_error, clock, status })
     }
 }
 
@@ -137,6 +140,14 @@ impl<G: Generator> Source for GeneratedSource<G> {
         let bounded = range.until.is_some();
         let until = range.until.map(|until| until.0.get(&PARTITION).copied().unwrap_or(next));
         let end = [until, self.pace.events].into_iter().flatten().min();
+        let live = (!bounded).then(|| self.status.begin());
+        if let Some(live) = &live {
+            live.set_state(SourceState::Running);
+            live.add_partition(PARTITION, next);
+            if let Some(events) = self.pace.events {
+                live.set_high_watermark(PARTITION, events);
+            }
+        }
         Ok(Box::new(GeneratedReader {
             rules: Rules::new(&self.definition, columns, self.on_error)?,
             generator: Arc::clone(&self.generator),
@@ -147,7 +158,12 @@ impl<G: Generator> Source for GeneratedSource<G> {
             rate: self.pace.rate.filter(|_| !bounded),
             started: Instant::now(),
             on_error: self.on_error,
+            live,
         }))
+    }
+
+    fn status(&self) -> Arc<SourceStatus> {
+        Arc::clone(&self.status)
     }
 }
 
@@ -164,6 +180,8 @@ struct GeneratedReader<G> {
     rate: Option<f64>,
     started: Instant,
     on_error: OnError,
+    /// There for a reading without end, which speaks for the source in its status.
+    live: Option<LiveStatus>,
 }
 
 #[async_trait]
@@ -171,6 +189,7 @@ impl<G: Generator> SourceReader for GeneratedReader<G> {
     async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         loop {
             if self.end.is_some_and(|end| self.next >= end) {
+                self.tell(|live| live.set_state(SourceState::Ended));
                 return Ok(None);
             }
             let due = self.due().await;
@@ -185,6 +204,12 @@ impl<G: Generator> SourceReader for GeneratedReader<G> {
 }
 
 impl<G: Generator> GeneratedReader<G> {
+    fn tell(&self, what: impl FnOnce(&LiveStatus)) {
+        if let Some(live) = &self.live {
+            what(live);
+        }
+    }
+
     /// Waits until an event is due; gives the end of the events that are.
     async fn due(&self) -> i64 {
         let end = self.end.unwrap_or(i64::MAX).min(self.next.saturating_add(BATCH_EVENTS_MAX));
@@ -218,6 +243,7 @@ impl<G: Generator> GeneratedReader<G> {
         let dead_letters: Vec<_> = dead_letters.collect();
         if let (OnError::Fail, Some(first)) = (self.on_error, dead_letters.first()) {
             let message = format!("source stopped at a bad record: {}", first.error);
+            self.tell(|live| live.set_error(SourceState::Failed, message.clone()));
             return Err(SourceError::Record { message, partition: PARTITION, offset: first.offset });
         }
         self.next = until;

@@ -26,4 +26,4 @@ pub mod status;
 pub use definition::{Check, Column, Format, Include, IncludeKind, SourceDefinition, include_field};
 pub use registry::{columns_without_list, connector_names, open, open_with_clock};
 pub use source::{DeadLetter, Offsets, Range, Source, SourceBatch, SourceError, SourceReader};
-pub use status::{PartitionStatus, SourceState, SourceStatus, StatusReport};
+pub use status::{Counted, PartitionStatus, SourceState, SourceStatus, StatusReport};

@@ -79,7 +79,8 @@ fn bad_value(name: &str, value: &str) -> String {
 /// "did you mean …?", or else the list of what there is.
 pub fn suggest(given: &str, known: &[&str], what: &str) -> String {
     let given = given.to_ascii_lowercase();
-    let nearest = known.iter().map(|name| (strsim::damerau_levenshtein(&given, name), *name)).min();
+    let nearest =
+        known.iter().map(|name| (strsim::damerau_levenshtein(&given, &name.to_ascii_lowercase()), *name)).min();
     match nearest {
         Some((distance, name)) if distance <= 1 + name.len() / 3 => format!("did you mean \"{name}\"?"),
         _ => {
@@ -104,6 +105,12 @@ mod tests {
         let error = Options::new("kafka", &map, &["topic", "bootstrap_servers"], |_| false).err().unwrap();
         assert_eq!(error.message, "unknown option \"bootstrap_server\" for connector \"kafka\"");
         assert_eq!(error.hint.as_deref(), Some("did you mean \"bootstrap_servers\"?"));
+    }
+
+    #[test]
+    fn a_suggestion_does_not_care_for_case() {
+        assert_eq!(suggest("plane", &["PLAIN", "UPSERT"], "formats"), "did you mean \"PLAIN\"?");
+        assert_eq!(suggest("Topic", &["topic", "start"], "options"), "did you mean \"topic\"?");
     }
 
     #[test]

@@ -75,10 +75,8 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// How the source is doing, over all its readings without an end; `None` if there is nothing that could go wrong.
-    fn status(&self) -> Option<Arc<SourceStatus>> {
-        None
-    }
+    /// How the source is doing, over all its readings without an end.
+    fn status(&self) -> Arc<SourceStatus>;
 }
 
 /// One reading of a source. Dropping it ends the reading.

@@ -1,13 +1,21 @@
-//! How a source is doing, for `freshet_catalog.source_status`: written by readers, read by anyone.
+//! How a source is doing, for `freshet_catalog.source_status`.
 //!
-//! The counters are atomics that a reader bumps once a batch; the rest changes rarely and sits behind a lock
-//! that is never held across anything slow.
+//! Readers tell how they get on with the system outside; whoever takes their batches counts what was taken. The two
+//! are apart because a batch may be read and never taken: its reader was replaced by one that reads it again.
+//! Invariant: `records` is `dead_letters` plus the rows of all batches that were ever taken.
+//!
+//! The counters are atomics, bumped once a batch; the rest changes rarely and sits behind a lock that is never held
+//! across anything slow.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use freshet_types::Clock;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::source::SourceBatch;
 
 /// Whether records are coming in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,8 +28,10 @@ pub enum SourceState {
     Running,
     /// The system outside was lost; reading goes on by itself once it is back.
     Retrying,
-    /// Reading has stopped for good.
+    /// Reading has stopped, and nothing will go on by itself.
     Failed,
+    /// The source has an end, and has been read up to it.
+    Ended,
 }
 
 impl SourceState {
@@ -32,6 +42,7 @@ impl SourceState {
             Self::Running => "running",
             Self::Retrying => "retrying",
             Self::Failed => "failed",
+            Self::Ended => "ended",
         }
     }
 }
@@ -59,13 +70,22 @@ pub struct StatusReport {
     pub last_error: Option<String>,
     /// When `last_error` happened, in milliseconds since 1970.
     pub last_error_ms: Option<u64>,
+    /// Of the whole source, as are `bytes` and `dead_letters`.
     pub records: u64,
     pub bytes: u64,
     pub dead_letters: u64,
     pub partitions: BTreeMap<i32, PartitionStatus>,
 }
 
-/// The status that the readers of a source share.
+/// What was taken from a source since it was created.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    pub records: u64,
+    pub bytes: u64,
+    pub dead_letters: u64,
+}
+
+/// The status that the readings of a source share.
 #[derive(Debug, Default)]
 pub struct SourceStatus {
     clock: Clock,
@@ -77,6 +97,8 @@ pub struct SourceStatus {
 
 #[derive(Debug, Default)]
 struct Slow {
+    /// How many readings have begun; the last one speaks.
+    readings: u64,
     state: SourceState,
     last_error: Option<(String, u64)>,
     partitions: BTreeMap<i32, PartitionStatus>,
@@ -100,65 +122,176 @@ impl SourceStatus {
         }
     }
 
-    pub(crate) fn state(&self) -> SourceState {
-        self.slow.lock().state
+    /// Counts a batch that was taken from a live reading.
+    pub fn count(&self, batch: &SourceBatch) {
+        let dead_letters = batch.dead_letters.len();
+        self.records.fetch_add((batch.rows.num_rows() + dead_letters) as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(batch.bytes as u64, Ordering::Relaxed);
+        self.dead_letters.fetch_add(dead_letters as u64, Ordering::Relaxed);
+        let mut slow = self.slow.lock();
+        for (partition, next_offset) in batch.offsets.0.iter().filter(|(partition, _)| **partition >= 0) {
+            slow.partition(*partition, *next_offset).next_offset = *next_offset;
+        }
+    }
+
+    /// What has been counted so far.
+    pub fn counted(&self) -> Counted {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counted { records: read(&self.records), bytes: read(&self.bytes), dead_letters: read(&self.dead_letters) }
+    }
+
+    /// Goes on counting from what was counted in an earlier life.
+    pub fn resume(&self, counted: Counted) {
+        self.records.store(counted.records, Ordering::Relaxed);
+        self.bytes.store(counted.bytes, Ordering::Relaxed);
+        self.dead_letters.store(counted.dead_letters, Ordering::Relaxed);
+    }
+
+    /// A reading without end begins, and speaks for the source from now on.
+    pub(crate) fn begin(self: &Arc<Self>) -> LiveStatus {
+        let mut slow = self.slow.lock();
+        slow.readings += 1;
+        slow.state = SourceState::Connecting;
+        LiveStatus { number: slow.readings, status: Arc::clone(self) }
+    }
+}
+
+impl Slow {
+    fn partition(&mut self, partition: i32, next_offset: i64) -> &mut PartitionStatus {
+        self.partitions.entry(partition).or_insert(PartitionStatus { next_offset, high_watermark: None })
+    }
+}
+
+/// One reading's say in the status of its source. What it says once a later reading has begun is not heard.
+#[derive(Debug)]
+pub(crate) struct LiveStatus {
+    number: u64,
+    status: Arc<SourceStatus>,
+}
+
+impl LiveStatus {
+    pub fn state(&self) -> SourceState {
+        self.status.slow.lock().state
     }
 
     /// The last error was this one.
-    pub(crate) fn has_error(&self, message: &str) -> bool {
-        self.slow.lock().last_error.as_ref().is_some_and(|(last, _)| last == message)
+    pub fn has_error(&self, message: &str) -> bool {
+        self.status.slow.lock().last_error.as_ref().is_some_and(|(last, _)| last == message)
     }
 
-    pub(crate) fn set_state(&self, state: SourceState) {
-        self.slow.lock().state = state;
+    pub fn set_state(&self, state: SourceState) {
+        self.tell(|slow| slow.state = state);
     }
 
     /// Notes an error. The state becomes `state`.
-    pub(crate) fn set_error(&self, state: SourceState, message: String) {
-        let at_ms = self.clock.now_ms();
-        let mut slow = self.slow.lock();
-        slow.state = state;
-        slow.last_error = Some((message, at_ms));
+    pub fn set_error(&self, state: SourceState, message: String) {
+        let at_ms = self.status.clock.now_ms();
+        self.tell(|slow| {
+            slow.state = state;
+            slow.last_error = Some((message, at_ms));
+        });
     }
 
-    pub(crate) fn count(&self, records: usize, bytes: usize, dead_letters: usize) {
-        self.records.fetch_add(records as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.dead_letters.fetch_add(dead_letters as u64, Ordering::Relaxed);
+    /// Makes a partition known, with the offset where its reading starts.
+    pub fn add_partition(&self, partition: i32, next_offset: i64) {
+        self.tell(|slow| {
+            slow.partition(partition, next_offset);
+        });
     }
 
-    pub(crate) fn set_next_offset(&self, partition: i32, next_offset: i64) {
-        let mut slow = self.slow.lock();
-        let status = slow.partitions.entry(partition).or_insert(PartitionStatus { next_offset, high_watermark: None });
-        status.next_offset = next_offset;
+    /// Records before `next_offset` will never be read.
+    pub fn skip_to(&self, partition: i32, next_offset: i64) {
+        self.tell(|slow| slow.partition(partition, next_offset).next_offset = next_offset);
     }
 
-    pub(crate) fn set_high_watermark(&self, partition: i32, high_watermark: i64) {
-        if let Some(status) = self.slow.lock().partitions.get_mut(&partition) {
-            status.high_watermark = Some(high_watermark);
+    pub fn set_high_watermark(&self, partition: i32, high_watermark: i64) {
+        self.tell(|slow| {
+            if let Some(status) = slow.partitions.get_mut(&partition) {
+                status.high_watermark = Some(high_watermark);
+            }
+        });
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Slow)) {
+        let mut slow = self.status.slow.lock();
+        if slow.readings == self.number {
+            change(&mut slow);
         }
+    }
+}
+
+impl Drop for LiveStatus {
+    fn drop(&mut self) {
+        self.tell(|slow| {
+            if !matches!(slow.state, SourceState::Failed | SourceState::Ended) {
+                slow.state = SourceState::Idle;
+            }
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Int32Array, RecordBatch};
+
     use super::*;
+    use crate::source::{DeadLetter, Offsets};
+
+    fn batch(rows: i32, dead_letters: usize, next_offset: i64) -> SourceBatch {
+        let values = Arc::new(Int32Array::from_iter_values(0..rows));
+        let letter =
+            DeadLetter { payload: None, error: "no".into(), column: None, partition: 3, offset: 0, timestamp_ms: None };
+        SourceBatch {
+            rows: RecordBatch::try_from_iter([("n", values as _)]).unwrap(),
+            dead_letters: vec![letter; dead_letters],
+            offsets: Offsets([(-1, 5), (3, next_offset)].into()),
+            bytes: 100,
+        }
+    }
 
     #[test]
     fn reports_what_was_noted() {
         let clock = Clock::manual(7);
-        let status = SourceStatus::new(clock.clone());
-        status.set_next_offset(3, 10);
-        status.set_high_watermark(3, 25);
-        status.set_high_watermark(4, 25);
-        status.count(2, 100, 1);
-        status.set_error(SourceState::Retrying, "gone".into());
+        let status = Arc::new(SourceStatus::new(clock.clone()));
+        let live = status.begin();
+        live.add_partition(3, 10);
+        live.set_high_watermark(3, 25);
+        live.set_high_watermark(4, 25);
+        status.count(&batch(2, 1, 13));
+        live.set_error(SourceState::Retrying, "gone".into());
         clock.set(9);
         let report = status.report();
         assert_eq!(report.state, SourceState::Retrying);
         assert_eq!((report.last_error.as_deref(), report.last_error_ms), (Some("gone"), Some(7)));
-        assert_eq!((report.records, report.bytes, report.dead_letters), (2, 100, 1));
+        assert_eq!((report.records, report.bytes, report.dead_letters), (3, 100, 1));
         assert_eq!(report.partitions.len(), 1, "a watermark alone makes no partition");
-        assert_eq!(report.partitions[&3].lag(), Some(15));
+        assert_eq!(report.partitions[&3].lag(), Some(12));
+        let resumed = SourceStatus::new(clock);
+        resumed.resume(status.counted());
+        assert_eq!((resumed.report().records, resumed.report().bytes, resumed.report().dead_letters), (3, 100, 1));
+    }
+
+    #[test]
+    fn only_the_latest_reading_is_heard() {
+        let status = Arc::new(SourceStatus::new(Clock::manual(7)));
+        let first = status.begin();
+        first.set_state(SourceState::Running);
+        let second = status.begin();
+        assert_eq!(status.report().state, SourceState::Connecting);
+        second.set_state(SourceState::Running);
+        first.set_error(SourceState::Retrying, "the first was too slow".into());
+        drop(first);
+        assert_eq!((status.report().state, status.report().last_error), (SourceState::Running, None));
+        drop(second);
+        assert_eq!(status.report().state, SourceState::Idle);
+    }
+
+    #[test]
+    fn how_a_reading_ended_stays_known() {
+        let status = Arc::new(SourceStatus::new(Clock::manual(7)));
+        for state in [SourceState::Failed, SourceState::Ended] {
+            status.begin().set_state(state);
+            assert_eq!(status.report().state, state);
+        }
     }
 }

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-pub use self::sources::SourceInput;
+pub use self::sources::{SourceInput, SourcePosition};
 use self::sources::SourceStates;
 use crate::limits::{EPOCH_ROWS_MAX, EPOCHS_IN_FLIGHT_MAX, HEARTBEAT_INTERVAL_MS, TICK_INTERVAL_MS_MIN};
 use crate::pipeline::reader::Ingest;
@@ -50,7 +50,7 @@ pub enum Command {
         source: RelationId,
         dead_letters: Arc<Collection>,
         /// How far it has been read before, if it has.
-        read: Option<Offsets>,
+        read: Option<SourcePosition>,
     },
     /// Forgets a table or a source that no view reads.
     Forget {
@@ -84,7 +84,7 @@ pub struct CheckpointContent {
     pub views: Vec<RelationId>,
     pub tables: Vec<RelationId>,
     /// How far each source has been read, and which there are.
-    pub offsets: HashMap<RelationId, Offsets>,
+    pub positions: HashMap<RelationId, SourcePosition>,
     pub sources: Vec<RelationId>,
     /// The records of tables' logs that are part of the epoch or of an earlier one, and of no checkpoint before.
     pub contained: Vec<WalKey>,
@@ -353,7 +353,7 @@ impl Coordinator {
             epoch,
             views,
             tables: self.tables.keys().copied().collect(),
-            offsets: self.sources.offsets(),
+            positions: self.sources.positions(),
             sources: self.sources.ids(),
             contained: std::mem::take(&mut self.contained),
         })

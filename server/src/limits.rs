@@ -19,6 +19,9 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 1_000;
 /// Dead letters kept for each source. At the bound: further ones are counted and logged, but not kept.
 pub const DEAD_LETTERS_MAX: usize = 1_000_000;
 
+/// Bytes of the dead letters kept for each source: their payloads and reasons. At the bound: the same.
+pub const DEAD_LETTERS_BYTES_MAX: usize = 256 << 20;
+
 /// Distinct failing rows kept for each view. At the bound: further ones are counted, but not kept.
 pub const VIEW_ERRORS_MAX: usize = 10_000;
 
@@ -40,3 +43,9 @@ pub const CHECKPOINTS_REMEMBERED: usize = 100;
 /// How long an orderly stop waits for its checkpoint, in seconds. At the bound: it stops without, and the next start
 /// has more to do.
 pub const LAST_CHECKPOINT_S_MAX: u64 = 10;
+
+/// The stack of a thread that plans or computes queries. Trees are walked recursively, and a level of nested views takes
+/// more than 256 KiB of it: enough for the deepest statement that the planner lets through. Only what is used is
+/// ever in memory. At the bound: the process would end, so the planner's own bounds (nesting, chains of operators,
+/// views upon views) come first.
+pub const THREAD_STACK_BYTES: usize = 128 << 20;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use freshet_server::cli::{Cli, Command};
 use freshet_server::config::Config;
+use freshet_server::limits::THREAD_STACK_BYTES;
 use freshet_server::{demo, logging, serve};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,10 @@ fn main() -> ExitCode {
         eprintln!("freshet: log: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
-    match run(command, config) {
+    // Recovery plans views, and the process's first thread has whatever stack the shell allows.
+    let deep = std::thread::Builder::new().name("freshet".to_owned()).stack_size(THREAD_STACK_BYTES);
+    let ran = deep.spawn(move || run(command, config)).map(|thread| thread.join());
+    match ran.unwrap_or_else(|error| Ok(Err(error.into()))).unwrap_or_else(|_| Err(anyhow::anyhow!("panicked"))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -40,7 +44,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, config: Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("freshet").build()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.enable_all().thread_name("freshet").thread_stack_size(THREAD_STACK_BYTES).build()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -5,7 +5,7 @@
 //! | materialized_views | a materialized view and its query                                          |
 //! | view_status        | a materialized view: state, epoch, lag, rows, memory, row errors            |
 //! | view_errors        | a row on which an expression of a view failed, with the message             |
-//! | source_status      | a partition of a source: state, next offset, lag, records, errors           |
+//! | source_status      | a partition of a source; state, records and errors are the whole source's   |
 //! | checkpoints        | a recent checkpoint: epoch, duration, bytes, or why there was none          |
 //! | settings           | a setting of the server                                                     |
 
@@ -201,19 +201,9 @@ impl Status<'_> {
 }
 
 fn partitions<'a>(entry: &'a Entry, source: &SourceObject) -> Vec<PartitionRow<'a>> {
-    let report = source.connector.status().map(|status| status.report()).unwrap_or_default();
+    let report = source.connector.status().report();
     if report.partitions.is_empty() {
-        // A source that nothing can go wrong with tells how far it is by what has been sealed.
-        let sealed = source.progress.latest().unwrap_or_default().0;
-        let mut rows: Vec<PartitionRow<'a>> = sealed
-            .iter()
-            .filter(|(partition, _)| **partition >= 0)
-            .map(|(id, next)| (entry, report.clone(), Some((*id, u64::try_from(*next).unwrap_or(0), None))))
-            .collect();
-        if rows.is_empty() {
-            rows.push((entry, report, None));
-        }
-        return rows;
+        return vec![(entry, report, None)];
     }
     let rows = report.partitions.iter().map(|(id, partition)| {
         let next = u64::try_from(partition.next_offset).unwrap_or(0);

@@ -22,7 +22,8 @@ pub mod rules;
 /// Decodes payloads of one format into the columns it was made for.
 pub trait Decoder: Send {
     /// One array a column, each with one value a payload. A payload that is not a record of the format, or whose
-    /// fields do not fit the columns, is added to `rejects` under its position, and leaves NULLs.
+    /// fields do not fit the columns that are given or checked, is added to `rejects` under its position, and leaves
+    /// NULLs.
     fn decode(&mut self, payloads: &[Option<&[u8]>], rejects: &mut Rejects) -> Vec<ArrayRef>;
 }
 
@@ -88,10 +89,11 @@ impl Rejects {
     }
 }
 
-/// The decoder that a source's FORMAT … ENCODE … asks for, giving `fields`.
+/// The decoder that a source's FORMAT … ENCODE … asks for, giving those of `fields` that `keeps` says.
 pub(crate) fn decoder(
     definition: &SourceDefinition,
     fields: &[Field],
+    keeps: &dyn Fn(usize) -> bool,
     on_error: OnError,
 ) -> Result<Box<dyn Decoder>, SqlError> {
     let Some(Format { format, encode, options }) = &definition.format else {
@@ -110,5 +112,5 @@ pub(crate) fn decoder(
         let message = format!("unknown option \"{name}\" for ENCODE JSON");
         return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint("ENCODE JSON has no options"));
     }
-    Ok(Box::new(json::JsonDecoder::new(fields, on_error)?))
+    Ok(Box::new(json::JsonDecoder::new(fields, keeps, on_error)?))
 }

@@ -10,7 +10,7 @@ use freshet_types::SqlError;
 
 use super::rules::Rules;
 use super::{Decoder, OnError, Rejects, decoder};
-use crate::definition::{IncludeKind, SourceDefinition};
+use crate::definition::{Column, IncludeKind, SourceDefinition};
 use crate::source::{DeadLetter, SourceError};
 
 /// A record as it arrived, borrowed from the client that received it.
@@ -45,21 +45,20 @@ pub struct Decoded {
 }
 
 impl RecordDecoder {
-    /// For the columns `columns` of the source's schema and those that its rules read.
+    /// For the columns `columns` of the source's schema and those that its rules read. Values of the others are checked,
+    /// so that the same records become rows whoever reads.
     pub fn new(definition: &SourceDefinition, columns: &[usize], on_error: OnError) -> Result<Self, SqlError> {
         let rules = Rules::new(definition, columns, on_error)?;
-        let stored = |(index, column): (usize, &crate::definition::Column)| {
-            let needed = column.computed.is_none() && rules.needs(index);
-            needed.then(|| (index, Field::new(&column.name, column.data_type.clone(), column.nullable)))
-        };
-        let (decoded, fields): (Vec<usize>, Vec<Field>) =
-            definition.columns.iter().enumerate().filter_map(stored).unzip();
+        let stored = definition.columns.iter().enumerate().filter(|(_, column)| column.computed.is_none());
+        let field = |column: &Column| Field::new(&column.name, column.data_type.clone(), column.nullable);
+        let (stored, fields): (Vec<usize>, Vec<Field>) = stored.map(|(index, column)| (index, field(column))).unzip();
+        let keeps = |field: usize| rules.needs(stored[field]);
         let first_include = definition.columns.len();
         let includes = definition.includes.iter().enumerate().map(|(i, include)| (first_include + i, include.kind));
         Ok(Self {
             source: definition.name.clone(),
-            decoder: decoder(definition, &fields, on_error)?,
-            decoded,
+            decoder: decoder(definition, &fields, &keeps, on_error)?,
+            decoded: stored.iter().copied().filter(|index| rules.needs(*index)).collect(),
             includes: includes.filter(|(index, _)| rules.needs(*index)).collect(),
             rules,
             on_error,

@@ -16,7 +16,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use freshet_types::SqlError;
 
 use super::{OnError, Rejects};
-use crate::definition::SourceDefinition;
+use crate::definition::{Column, SourceDefinition};
 use crate::source::SourceError;
 
 /// The rules of one source, for the columns that one reading of it asks for.
@@ -41,7 +41,7 @@ impl Rules {
         let loose = schema.fields().iter().map(|field| Field::as_ref(field).clone().with_nullable(true));
         let loose_schema = Arc::new(Schema::new(loose.collect::<Vec<_>>()));
         check_types(definition, &loose_schema)?;
-        let needed = needed_columns(definition, columns);
+        let needed = needed_columns(definition, columns, on_error);
         let computed = definition.columns.iter().enumerate().filter_map(|(index, column)| {
             let expression = column.computed.as_ref().filter(|_| needed.contains(&index))?;
             Some((index, Arc::clone(expression)))
@@ -150,13 +150,14 @@ impl Rules {
     }
 }
 
-/// The columns asked for, those with rules of their own, and all that these are computed from.
-fn needed_columns(definition: &SourceDefinition, columns: &[usize]) -> BTreeSet<usize> {
+/// The columns asked for, those that may cost a record its row, and all that these are computed from.
+fn needed_columns(definition: &SourceDefinition, columns: &[usize], on_error: OnError) -> BTreeSet<usize> {
     let referenced = |expression: &Arc<dyn PhysicalExpr>| {
         collect_columns(expression).into_iter().map(|column| column.index()).collect::<Vec<_>>()
     };
     let mut open: Vec<usize> = columns.to_vec();
-    open.extend(definition.columns.iter().enumerate().filter(|(_, column)| !column.nullable).map(|(index, _)| index));
+    let may_reject = |column: &Column| !column.nullable || (column.computed.is_some() && on_error != OnError::Null);
+    open.extend(definition.columns.iter().enumerate().filter(|(_, column)| may_reject(column)).map(|(index, _)| index));
     open.extend(definition.checks.iter().flat_map(|check| referenced(&check.expression)));
     // INCLUDE columns that are never NULL have to be there whenever a row is.
     let never_null = |include: &crate::definition::Include| {

@@ -10,13 +10,13 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::status::{SourceState, SourceStatus};
+use crate::status::{LiveStatus, SourceState};
 
 /// Hears one client. Called on the thread that polls the client.
 pub struct Listener {
     topic: String,
-    /// Where to note what is heard; `None` for clients of short errands.
-    status: Option<Arc<SourceStatus>>,
+    /// Where to note what is heard; `None` for clients of readings with an end and short errands.
+    status: Option<Arc<LiveStatus>>,
     heard: Mutex<Heard>,
 }
 
@@ -35,7 +35,7 @@ impl Heard {
 }
 
 impl Listener {
-    pub fn new(topic: &str, status: Option<Arc<SourceStatus>>) -> Self {
+    pub fn new(topic: &str, status: Option<Arc<LiveStatus>>) -> Self {
         Self { topic: topic.to_owned(), status, heard: Mutex::default() }
     }
 
@@ -106,6 +106,9 @@ impl ConsumerContext for Listener {}
 
 /// A reason of the client without its notes to itself: `host:port/id: what (after 3ms in state CONNECT, …)`.
 fn plain(reason: &str) -> &str {
+    if reason.contains("Receive failed: Invalid response size") {
+        return "what answers there does not speak Kafka's protocol, or speaks it over TLS";
+    }
     let reason = reason.split_once(" (after ").map_or(reason, |(what, _)| what);
     reason.find("Connect to ").map_or(reason, |connect| &reason[connect..])
 }
@@ -120,6 +123,8 @@ mod tests {
             "h:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
         assert_eq!(plain(reason), "Connect to ipv4#127.0.0.1:1 failed: Connection refused");
         assert_eq!(plain("GroupCoordinator: h:1: Connect to h failed: no"), "Connect to h failed: no");
+        let reason = "h:80/bootstrap: Receive failed: Invalid response size 1213486160 (0..1000000000): increase …";
+        assert_eq!(plain(reason), "what answers there does not speak Kafka's protocol, or speaks it over TLS");
         assert_eq!(plain("1/1 brokers are down"), "1/1 brokers are down");
     }
 

@@ -64,7 +64,7 @@ impl Source for KafkaSource {
     async fn read(&self, range: Range, columns: &[usize]) -> Result<Box<dyn SourceReader>, SourceError> {
         let decoder = RecordDecoder::new(&self.definition, columns, self.options.on_error)?;
         let name = &self.definition.name;
-        Ok(Box::new(reader::start(name, self.options.clone(), range, decoder, Arc::clone(&self.status))?))
+        Ok(Box::new(reader::start(name, self.options.clone(), range, decoder, &self.status)?))
     }
 
     async fn end(&self) -> Result<Option<Offsets>, SourceError> {
@@ -74,7 +74,7 @@ impl Source for KafkaSource {
         found.map(Some)
     }
 
-    fn status(&self) -> Option<Arc<SourceStatus>> {
-        Some(Arc::clone(&self.status))
+    fn status(&self) -> Arc<SourceStatus> {
+        Arc::clone(&self.status)
     }
 }

@@ -71,6 +71,8 @@ impl KafkaOptions {
         config.set("fetch.message.max.bytes", "4194304").set("receive.message.max.bytes", "1000000000");
         // Statistics tell of lag, of new partitions, and that a lost broker is back.
         config.set("statistics.interval.ms", "1000").set("topic.metadata.refresh.interval.ms", "5000");
+        // A broker that is there and does not answer is noticed after this, not only after a minute.
+        config.set("socket.timeout.ms", "10000");
         config.set("reconnect.backoff.max.ms", "2000").set("socket.keepalive.enable", "true");
         config.set_log_level(RDKafkaLogLevel::Warning);
         for (name, value) in &self.properties {

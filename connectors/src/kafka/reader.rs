@@ -22,7 +22,7 @@ use super::listener::Listener;
 use super::options::{KafkaOptions, bad_property};
 use crate::decode::records::{Decoded, Record, RecordDecoder};
 use crate::source::{Offsets, Range, SourceBatch, SourceError, SourceReader};
-use crate::status::{SourceState, SourceStatus};
+use crate::status::{LiveStatus, SourceState, SourceStatus};
 
 /// Records in one batch at most.
 const BATCH_RECORDS_MAX: usize = 8192;
@@ -43,17 +43,14 @@ pub fn start(
     options: KafkaOptions,
     range: Range,
     decoder: RecordDecoder,
-    status: Arc<SourceStatus>,
+    status: &Arc<SourceStatus>,
 ) -> Result<KafkaReader, SourceError> {
-    let live = range.until.is_none();
-    if live {
-        status.set_state(SourceState::Connecting);
-    }
-    let listener = Listener::new(&options.topic, live.then(|| Arc::clone(&status)));
+    let live = range.until.is_none().then(|| Arc::new(status.begin()));
+    let listener = Listener::new(&options.topic, live.clone());
     let consumer = options.client_config().create_with_context(listener).map_err(|error| bad_property(&error))?;
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
     let progress = Progress::new(range);
-    let reading = Reading { topic: options.topic, consumer, decoder, progress, status, live, sender };
+    let reading = Reading { topic: options.topic, consumer, decoder, progress, live, sender };
     std::thread::Builder::new()
         .name(format!("kafka {source}"))
         .spawn(move || reading.run_guarded())
@@ -150,9 +147,8 @@ struct Reading {
     consumer: BaseConsumer<Listener>,
     decoder: RecordDecoder,
     progress: Progress,
-    status: Arc<SourceStatus>,
-    /// Reads for ever, and so speaks for the source in its status.
-    live: bool,
+    /// There for a reading without end, which speaks for the source in its status.
+    live: Option<Arc<LiveStatus>>,
     sender: mpsc::Sender<Handed>,
 }
 
@@ -165,12 +161,12 @@ impl Reading {
         if let Err(error) = outcome
             && !closed
         {
-            self.status.set_error(SourceState::Failed, error.to_string());
+            if let Some(live) = &self.live {
+                live.set_error(SourceState::Failed, error.to_string());
+            }
             tracing::error!(topic = %self.topic, %error, "reading stopped");
             // The receiver may be gone by now, and then nobody wants to know.
             self.sender.blocking_send(Err(error)).ok();
-        } else if self.live {
-            self.status.set_state(SourceState::Idle);
         }
     }
 
@@ -185,9 +181,6 @@ impl Reading {
             self.note_state(polled.heard);
             if !polled.messages.is_empty() {
                 let batch = decode(&mut self.decoder, &polled)?;
-                if self.live {
-                    self.note_batch(&batch, polled.messages.len());
-                }
                 if self.sender.blocking_send(Ok(batch)).is_err() {
                     return Ok(());
                 }
@@ -208,22 +201,20 @@ impl Reading {
         for (partition, next) in &self.progress.next {
             list.add_partition_offset(&self.topic, *partition, Offset::Offset(*next))
                 .map_err(|error| SourceError::Internal(error.to_string()))?;
-            if self.live {
-                self.status.set_next_offset(*partition, *next);
+            if let Some(live) = &self.live {
+                live.add_partition(*partition, *next);
             }
         }
         self.consumer.assign(&list).map_err(|error| SourceError::Internal(error.to_string()))
     }
 
     fn note_state(&self, heard: bool) {
-        if !self.live {
-            return;
-        }
-        let state = self.status.state();
+        let Some(live) = &self.live else { return };
+        let state = live.state();
         if heard {
             self.consumer.context().forget_errors();
             if matches!(state, SourceState::Connecting | SourceState::Retrying) {
-                self.status.set_state(SourceState::Running);
+                live.set_state(SourceState::Running);
             }
             return;
         }
@@ -231,15 +222,8 @@ impl Reading {
         if state != SourceState::Retrying {
             tracing::warn!(topic = %self.topic, reason, "lost connection to Kafka, retrying");
         }
-        if state != SourceState::Retrying || !self.status.has_error(&reason) {
-            self.status.set_error(SourceState::Retrying, reason);
-        }
-    }
-
-    fn note_batch(&self, batch: &SourceBatch, records: usize) {
-        self.status.count(records, batch.bytes, batch.dead_letters.len());
-        for (partition, next) in &batch.offsets.0 {
-            self.status.set_next_offset(*partition, *next);
+        if state != SourceState::Retrying || !live.has_error(&reason) {
+            live.set_error(SourceState::Retrying, reason);
         }
     }
 
@@ -265,7 +249,10 @@ impl Reading {
                     self.topic
                 );
                 tracing::warn!("{message}");
-                self.status.set_error(SourceState::Running, message);
+                if let Some(live) = &self.live {
+                    live.set_error(SourceState::Running, message);
+                    live.skip_to(*partition, low);
+                }
                 *next = low;
                 let at_end = |end: &i64| *end <= low;
                 if let Some(open) = &mut self.progress.open
@@ -280,7 +267,7 @@ impl Reading {
 
     /// Takes in partitions that the topic has got since.
     fn find_partitions(&mut self) -> Result<(), SourceError> {
-        if !self.live || self.consumer.context().partition_count() <= self.progress.next.len() {
+        if self.live.is_none() || self.consumer.context().partition_count() <= self.progress.next.len() {
             return Ok(());
         }
         let known = self.consumer.context().partitions();

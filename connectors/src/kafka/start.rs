@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use freshet_types::{SqlError, SqlState};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -19,6 +19,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(9);
 /// No use in waiting longer than this once every broker has refused.
 const REFUSED_MAX: Duration = Duration::from_secs(3);
 const ATTEMPT: Duration = Duration::from_millis(500);
+/// The pause before a broker is asked again that could not answer yet.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The offset of each partition at the declared start.
 pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
@@ -33,6 +35,14 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
                 let message = format!("topic \"{}\" has no partition {partition}", options.topic);
                 return Err(SqlError::new(SqlState::InvalidParameterValue, message)
                     .with_hint(format!("its partitions are 0 to {}", partitions.len().max(1) - 1))
+                    .into());
+            }
+            let ends = errand.each(&partitions, |_, high| high)?;
+            if let Some((partition, offset)) = given.iter().find(|(partition, offset)| ends[partition] < **offset) {
+                let message =
+                    format!("partition {partition} of topic \"{}\" has no offset {offset} yet", options.topic);
+                return Err(SqlError::new(SqlState::InvalidParameterValue, message)
+                    .with_hint(format!("the next record will have offset {}", ends[partition]))
                     .into());
             }
             let mut offsets = errand.each(&partitions, |low, _| low)?;
@@ -70,15 +80,43 @@ impl<'a> Errand<'a> {
 
     fn partitions(&self) -> Result<Vec<i32>, SourceError> {
         let topic = &self.options.topic;
-        let metadata = self.metadata(Some(topic))?;
-        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-            return Err(SourceError::Internal(format!("the broker did not answer for topic \"{topic}\"")));
-        };
-        match found.error().map(RDKafkaErrorCode::from) {
-            None => Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect()),
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Err(self.no_topic()),
-            Some(code) => Err(self.unreachable(&format!("topic \"{topic}\": {code}"))),
+        loop {
+            let metadata = self.metadata(Some(topic))?;
+            let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+                return Err(SourceError::Internal(format!("the broker did not answer for topic \"{topic}\"")));
+            };
+            match found.error().map(RDKafkaErrorCode::from) {
+                None => return Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect()),
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                    return Err(self.no_topic());
+                }
+                Some(RDKafkaErrorCode::InvalidTopic) => {
+                    let message = format!("\"{topic}\" cannot be the name of a topic");
+                    return Err(SqlError::new(SqlState::InvalidParameterValue, message).into());
+                }
+                Some(code) if self.may_pass(code) => std::thread::sleep(AGAIN),
+                Some(code) => return Err(self.unreachable(&format!("topic \"{topic}\": {code}"))),
+            }
         }
+    }
+
+    /// Asks again while the broker says that the topic's leaders are still being chosen, as it does for a moment after
+    /// the topic was created or a broker was lost.
+    fn patiently<T>(&self, ask: impl Fn() -> KafkaResult<T>) -> Result<T, SourceError> {
+        loop {
+            match ask() {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.rdkafka_error_code().is_some_and(|code| self.may_pass(code)) => {
+                    std::thread::sleep(AGAIN);
+                }
+                Err(error) => return Err(self.failed(&error)),
+            }
+        }
+    }
+
+    fn may_pass(&self, code: RDKafkaErrorCode) -> bool {
+        use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
+        matches!(code, LeaderNotAvailable | NotLeaderForPartition | UnknownTopicOrPartition) && self.left() > AGAIN
     }
 
     fn metadata(&self, topic: Option<&str>) -> Result<Metadata, SourceError> {
@@ -113,10 +151,8 @@ impl<'a> Errand<'a> {
     /// An offset for each partition, chosen from its first and the one after its last.
     fn each(&self, partitions: &[i32], choose: fn(i64, i64) -> i64) -> Result<BTreeMap<i32, i64>, SourceError> {
         let of = |partition: &i32| {
-            let (low, high) = self
-                .consumer
-                .fetch_watermarks(&self.options.topic, *partition, self.left())
-                .map_err(|error| self.failed(&error))?;
+            let topic = &self.options.topic;
+            let (low, high) = self.patiently(|| self.consumer.fetch_watermarks(topic, *partition, self.left()))?;
             Ok((*partition, choose(low, high)))
         };
         partitions.iter().map(of).collect()
@@ -130,7 +166,11 @@ impl<'a> Errand<'a> {
                 .add_partition_offset(&self.options.topic, *partition, Offset::Offset(since_ms.max(0)))
                 .map_err(|error| self.failed(&error))?;
         }
-        let found = self.consumer.offsets_for_times(times, self.left()).map_err(|error| self.failed(&error))?;
+        let found = self.patiently(|| {
+            let found = self.consumer.offsets_for_times(times.clone(), self.left())?;
+            found.elements().iter().try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
+            Ok(found)
+        })?;
         let mut offsets = self.each(partitions, |_, high| high)?;
         for element in found.elements() {
             // Where no record is that late, the start is the end.

@@ -3,16 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use freshet_connectors::Offsets;
-use freshet_storage::collection::{Collection, ShardWriter};
+use freshet_connectors::{Counted, Offsets};
+use freshet_storage::collection::Collection;
 use freshet_types::{Delta, Epoch, RelationId};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
 
 use crate::catalog::SourceObject;
-use crate::limits::DEAD_LETTERS_MAX;
-use crate::pipeline::dead_letters;
+use crate::pipeline::dead_letters::LetterBox;
 use crate::pipeline::reader::{Ingest, Reader};
 use crate::task;
 
@@ -32,9 +31,16 @@ pub struct SourceStates {
     letters: HashMap<RelationId, LetterBox>,
     /// How far sources have been read that nobody reads now. They go on from there: what a record was found to be, a row
     /// or a dead letter, it was found to be once.
-    paused: HashMap<RelationId, Offsets>,
+    paused: HashMap<RelationId, SourcePosition>,
     queue: mpsc::Sender<Ingest>,
     cancel: CancellationToken,
+}
+
+/// How far a source has been read, and what was counted on the way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePosition {
+    pub offsets: Offsets,
+    pub counted: Counted,
 }
 
 struct SourceState {
@@ -48,10 +54,10 @@ struct SourceState {
     reader: Option<CancellationToken>,
 }
 
-struct LetterBox {
-    writer: ShardWriter,
-    count: usize,
-    full: bool,
+impl SourceState {
+    fn position(&self) -> SourcePosition {
+        SourcePosition { offsets: self.offsets.clone(), counted: self.input.object.connector.status().counted() }
+    }
 }
 
 impl SourceStates {
@@ -60,11 +66,17 @@ impl SourceStates {
     }
 
     /// Takes over the dead letters of a source, which outlive its readers. `read` is how far it has been read before.
-    pub fn add(&mut self, source: RelationId, dead_letters: &Arc<Collection>, last: Epoch, read: Option<Offsets>) {
-        let (count, mut writer) = (dead_letters.row_count(), dead_letters.writer(0));
-        writer.advance_upper(last);
-        self.letters.insert(source, LetterBox { writer, count, full: false });
-        self.paused.extend(read.map(|offsets| (source, offsets)));
+    pub fn add(
+        &mut self,
+        source: RelationId,
+        dead_letters: &Arc<Collection>,
+        last: Epoch,
+        read: Option<SourcePosition>,
+    ) {
+        let mut letters = LetterBox::new(dead_letters);
+        letters.advance_upper(last);
+        self.letters.insert(source, letters);
+        self.paused.extend(read.map(|position| (source, position)));
     }
 
     pub fn forget(&mut self, source: RelationId) {
@@ -79,10 +91,10 @@ impl SourceStates {
     }
 
     /// How far each source has been read that ever was.
-    pub fn offsets(&self) -> HashMap<RelationId, Offsets> {
-        let mut offsets = self.paused.clone();
-        offsets.extend(self.states.iter().map(|(id, state)| (*id, state.offsets.clone())));
-        offsets
+    pub fn positions(&self) -> HashMap<RelationId, SourcePosition> {
+        let mut positions = self.paused.clone();
+        positions.extend(self.states.iter().map(|(id, state)| (*id, state.position())));
+        positions
     }
 
     /// Sees to it that the columns of `input` are read, and tells how far the source has been read at `last`, the last
@@ -90,7 +102,8 @@ impl SourceStates {
     pub fn require(&mut self, input: &SourceInput, last: Epoch) -> Offsets {
         let paused = &mut self.paused;
         let state = self.states.entry(input.id).or_insert_with(|| {
-            let offsets = paused.remove(&input.id).unwrap_or_else(|| input.object.start.clone());
+            let paused = paused.remove(&input.id).map(|position| position.offsets);
+            let offsets = paused.unwrap_or_else(|| input.object.start.clone());
             input.object.progress.seal(last, offsets.clone());
             SourceState {
                 input: input.clone(),
@@ -138,6 +151,7 @@ impl SourceStates {
             return None;
         }
         let batch = ingest.batch;
+        state.input.object.connector.status().count(&batch);
         state.offsets.0.extend(batch.offsets.0);
         state.moved = true;
         let name = state.input.name.clone();
@@ -148,7 +162,7 @@ impl SourceStates {
             metrics::counter!("freshet_source_dead_letters_total", "source" => name.clone())
                 .increment(batch.dead_letters.len() as u64);
             if let Some(letters) = self.letters.get_mut(&ingest.source) {
-                letters.keep(epoch, &name, &batch.dead_letters);
+                letters.keep(epoch, &name, batch.dead_letters);
             }
         }
         Some((ingest.source, Delta::inserts(batch.rows)))
@@ -161,32 +175,17 @@ impl SourceStates {
             state.moved = false;
         }
         for letters in self.letters.values_mut() {
-            letters.writer.advance_upper(epoch);
+            letters.advance_upper(epoch);
         }
     }
 
     /// Ends the reading of a source that no view needs any more.
     pub fn stop(&mut self, source: RelationId) {
         let Some(state) = self.states.remove(&source) else { return };
-        if let Some(reader) = state.reader {
+        if let Some(reader) = &state.reader {
             reader.cancel();
         }
         state.input.object.progress.clear();
-        self.paused.insert(source, state.offsets);
-    }
-}
-
-impl LetterBox {
-    fn keep(&mut self, epoch: Epoch, source: &str, letters: &[freshet_connectors::DeadLetter]) {
-        let room = DEAD_LETTERS_MAX - self.count;
-        let kept = &letters[..letters.len().min(room)];
-        if kept.len() < letters.len() && !self.full {
-            self.full = true;
-            warn!(source, "keeps {DEAD_LETTERS_MAX} dead letters already; further ones are only counted");
-        }
-        self.count += kept.len();
-        if let Err(error) = self.writer.apply(epoch, &Delta::inserts(dead_letters::rows(kept))) {
-            error!(source, "cannot keep dead letters: {error}");
-        }
+        self.paused.insert(source, state.position());
     }
 }

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freshet_connectors::Offsets;
 use freshet_dataflow::OperatorChange;
 use freshet_storage::WalKey;
 use freshet_storage::checkpoint::{Checkpoint, CheckpointStats, Checkpoints};
@@ -20,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, dead_letters_id};
-use crate::coordinator::{CheckpointContent, Command};
+use crate::coordinator::{CheckpointContent, Command, SourcePosition};
 use crate::limits::{CHECKPOINTS_REMEMBERED, LAST_CHECKPOINT_S_MAX};
 use crate::pipeline::view_status::{SavedErrors, ViewState};
 use crate::server::Server;
@@ -30,7 +29,7 @@ use crate::server::Server;
 pub struct CheckpointMeta {
     pub workers: usize,
     /// How far each source has been read.
-    pub sources: BTreeMap<RelationId, Offsets>,
+    pub sources: BTreeMap<RelationId, SourcePosition>,
     pub views: BTreeMap<RelationId, SavedView>,
 }
 
@@ -167,7 +166,7 @@ impl Checkpointer {
         let (views, cuts) = self.gather(&catalog, &content).await;
         let mut meta = CheckpointMeta {
             workers: self.server.config.workers,
-            sources: content.offsets.into_iter().collect(),
+            sources: content.positions.into_iter().collect(),
             views: BTreeMap::new(),
         };
         let mut checkpoint = self.checkpoints.begin(content.epoch);

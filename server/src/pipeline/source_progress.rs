@@ -40,11 +40,6 @@ impl SourceProgress {
         let after = history.partition_point(|(sealed, _)| *sealed <= epoch);
         after.checked_sub(1).map(|index| history[index].1.clone())
     }
-
-    /// The offsets of the latest epoch; `None` if the source is not being read.
-    pub fn latest(&self) -> Option<Offsets> {
-        self.history.lock().back().map(|(_, offsets)| offsets.clone())
-    }
 }
 
 #[cfg(test)]
@@ -64,7 +59,6 @@ mod tests {
         assert_eq!(progress.at(Epoch(9)), None);
         assert_eq!(progress.at(Epoch(19)), Some(offsets(1)));
         assert_eq!(progress.at(Epoch(20)), Some(offsets(2)));
-        assert_eq!(progress.latest(), Some(offsets(2)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::limits::QUERY_BATCHES_AHEAD_MAX;
+use crate::limits::{QUERY_BATCHES_AHEAD_MAX, THREAD_STACK_BYTES};
 use crate::session::RowStream;
 
 /// The threads that queries run on.
@@ -28,7 +28,8 @@ impl QueryRuntime {
     /// If a thread cannot be started.
     pub fn start(threads: usize) -> std::io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        let runtime = builder.worker_threads(threads).enable_all().thread_name("freshet-query").build()?;
+        let runtime = builder.worker_threads(threads).enable_all().thread_name("freshet-query");
+        let runtime = runtime.thread_stack_size(THREAD_STACK_BYTES).build()?;
         Ok(Self { runtime: Some(runtime) })
     }
 

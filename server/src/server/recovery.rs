@@ -169,6 +169,9 @@ impl Restoring<'_> {
             None => Collection::new(description, 1)?,
         };
         let read = self.meta.sources.get(&record.id).cloned();
+        if let Some(position) = &read {
+            opened.connector.status().resume(position.counted);
+        }
         let command = Command::AddSource { source: record.id, dead_letters: dead_letters.clone(), read };
         self.server.coordinator.send(command).await?;
         Ok(opened.starting_at(start, dead_letters))

@@ -234,7 +234,33 @@ async fn a_topic_that_is_not_there_is_named() -> Result<()> {
     let client = server.connect().await?;
     let error = create_source(&client, kafka, "no_such_topic", "n INT", "").await.err().context("an error")?;
     assert!(format!("{error:#}").contains("no_such_topic"), "{error:#}");
+    // Something answers there, but it is no broker.
+    let not_kafka = format!(
+        "CREATE SOURCE s (n INT) WITH (connector = 'kafka', topic = 't', bootstrap_servers = '{}') FORMAT PLAIN ENCODE JSON",
+        server.http()
+    );
+    let error = client.error(&not_kafka).await?;
+    assert!(error.starts_with("08") && error.contains("does not speak Kafka's protocol"), "{error}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_beyond_the_end_is_refused() -> Result<()> {
+    let kafka = Kafka::shared().await?;
+    kafka.create_topic("short", 1).await?;
+    kafka.produce_texts("short", &[r#"{"n": 1}"#]).await?;
+    let server = Server::start(1).await?;
+    let client = server.connect().await?;
+    let create = |start: &str| {
+        format!(
+            "CREATE SOURCE s (n INT) WITH (connector = 'kafka', topic = 'short', bootstrap_servers = '{}',
+             start = '{start}') FORMAT PLAIN ENCODE JSON",
+            kafka.bootstrap_servers()
+        )
+    };
+    let error = client.error(&create(r#"{"0": 2}"#)).await?;
+    assert!(error.starts_with("22023: partition 0 of topic \"short\" has no offset 2 yet"), "{error}");
+    client.run(&create(r#"{"0": 1}"#)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

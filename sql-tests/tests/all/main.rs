@@ -3,6 +3,7 @@
 //! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
 
 mod cancel;
+mod depth;
 mod docs;
 mod generators;
 mod http;
@@ -11,6 +12,7 @@ mod protocol;
 mod psql;
 mod recovery;
 mod serve;
+mod source_status;
 mod subscribe;
 mod wire;
 mod zoo;

@@ -14,6 +14,7 @@
 //! | arrays, structs          | JSON arrays and objects                                                               |
 
 use std::borrow::Cow;
+use std::num::{IntErrorKind, ParseIntError};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -37,6 +38,8 @@ use super::nested::NestedColumn;
 pub trait CellColumn: Send {
     /// One value a text. A text that does not fit is told to `bad` by its position, and becomes NULL.
     fn append(&mut self, texts: &[Option<&str>], bad: &mut dyn FnMut(usize, String));
+    /// Tells `bad` of the same texts as `append`, without keeping a value.
+    fn check(&self, texts: &[Option<&str>], bad: &mut dyn FnMut(usize, String));
     fn finish(&mut self) -> ArrayRef;
 }
 
@@ -130,6 +133,14 @@ macro_rules! cell_column {
                 }
             }
 
+            fn check(&self, texts: &[Option<&str>], bad: &mut dyn FnMut(usize, String)) {
+                for (row, text) in texts.iter().enumerate() {
+                    if let Some(Err(misfit)) = text.map(&self.parse) {
+                        bad(row, misfit.reason(text.unwrap_or_default(), &self.type_name));
+                    }
+                }
+            }
+
             fn finish(&mut self) -> ArrayRef {
                 Arc::new(self.builder.finish())
             }
@@ -150,6 +161,14 @@ macro_rules! borrowing_cell_column {
                             self.builder.append_null();
                             bad(row, misfit.reason(text.unwrap_or_default(), &self.type_name));
                         }
+                    }
+                }
+            }
+
+            fn check(&self, texts: &[Option<&str>], bad: &mut dyn FnMut(usize, String)) {
+                for (row, text) in texts.iter().enumerate() {
+                    if let Some(Err(misfit)) = text.map(&self.parse) {
+                        bad(row, misfit.reason(text.unwrap_or_default(), &self.type_name));
                     }
                 }
             }
@@ -243,19 +262,13 @@ fn integer<N: std::str::FromStr + TryFrom<i64>>(text: &str) -> Result<N, Misfit>
     if let Ok(value) = text.parse::<i64>() {
         return N::try_from(value).map_err(|_| Misfit::Range);
     }
-    let value: f64 = text.parse().map_err(|_| Misfit::Syntax)?;
-    if value.is_nan() || text.ends_with(|c: char| c.is_ascii_alphabetic()) {
-        return Err(Misfit::Syntax);
+    // Not by way of a float, which beyond 2^53 may not be the number that was written.
+    match scaled(text, 0)? {
+        (value, Rest::Nothing) => {
+            i64::try_from(value).ok().and_then(|value| N::try_from(value).ok()).ok_or(Misfit::Range)
+        }
+        _ => Err(Misfit::Because("it has a fraction")),
     }
-    // Beyond 2^53 a float may not be the number that was written.
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    if value.abs() > EXACT_MAX {
-        return Err(Misfit::Range);
-    }
-    if value.fract() != 0.0 {
-        return Err(Misfit::Because("it has a fraction"));
-    }
-    N::try_from(value as i64).map_err(|_| Misfit::Range)
 }
 
 fn double(text: &str) -> Result<f64, Misfit> {
@@ -275,15 +288,34 @@ fn real(text: &str) -> Result<f32, Misfit> {
 
 /// A number times 10^scale, rounded half away from zero, as Postgres does.
 fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Misfit> {
-    let text = bare(text)?;
-    let text = text.trim();
+    let (value, rest) = scaled(bare(text)?.trim(), scale)?;
+    let away = match rest {
+        Rest::HalfOrMore { negative: false } => 1,
+        Rest::HalfOrMore { negative: true } => -1,
+        Rest::Nothing | Rest::BelowHalf => 0,
+    };
+    let value = value.checked_add(away).ok_or(Misfit::Range)?;
+    let bound = 10_u128.checked_pow(u32::from(precision)).ok_or(Misfit::Range)?;
+    if value.unsigned_abs() < bound { Ok(value) } else { Err(Misfit::Range) }
+}
+
+/// What of a number lies behind the last digit that is kept.
+#[derive(Debug, PartialEq)]
+enum Rest {
+    Nothing,
+    BelowHalf,
+    HalfOrMore { negative: bool },
+}
+
+/// A number times 10^scale, cut off towards zero, and what was cut off.
+fn scaled(text: &str, scale: i8) -> Result<(i128, Rest), Misfit> {
     let (negative, text) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),
         _ => (false, text),
     };
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| Misfit::Syntax)?),
+        Some((mantissa, exponent)) => (mantissa, ten_to(exponent)?),
         None => (text, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -299,19 +331,28 @@ fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Misfit> {
     while taken < point {
         let digit = digits.next();
         if digit.is_none() && value == 0 {
-            return Ok(0);
+            return Ok((0, Rest::Nothing));
         }
         let digit = digit.map_or(0, |b| i128::from(b - b'0'));
         value = value.checked_mul(10).and_then(|v| v.checked_add(digit)).ok_or(Misfit::Range)?;
         taken += 1;
     }
-    if point >= 0 && digits.next().is_some_and(|digit| digit >= b'5') {
-        value = value.checked_add(1).ok_or(Misfit::Range)?;
-    }
-    if value >= 10_i128.checked_pow(u32::from(precision)).ok_or(Misfit::Range)? {
-        return Err(Misfit::Range);
-    }
-    Ok(if negative { -value } else { value })
+    // With `point` below zero, zeros stand between the point and the first digit.
+    let rest = match digits.next() {
+        Some(b'5'..) if point >= 0 => Rest::HalfOrMore { negative },
+        Some(digit) if digit != b'0' || digits.any(|digit| digit != b'0') => Rest::BelowHalf,
+        _ => Rest::Nothing,
+    };
+    Ok((if negative { -value } else { value }, rest))
+}
+
+/// The exponent of a number; one that is beyond all bounds is as good as the bound.
+fn ten_to(exponent: &str) -> Result<i32, Misfit> {
+    exponent.parse().or_else(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => Ok(i32::MAX),
+        IntErrorKind::NegOverflow => Ok(i32::MIN),
+        _ => Err(Misfit::Syntax),
+    })
 }
 
 fn date(text: &str) -> Result<i32, Misfit> {

@@ -2,7 +2,8 @@
 //!
 //! Two passes over a few hundred payloads at a time. First each payload is cut into its fields ([`skim`]), and the
 //! texts of those that have a column are filed by column, uncopied. Then each column parses its texts in one
-//! loop made for its type ([`cells`]). Fields without a column cost a scan for their end and no more, and a
+//! loop made for its type ([`cells`]). Columns that nobody reads are parsed too, but not built: whether a record is a
+//! row must not depend on who reads. Fields without a column cost a scan for their end and no more, and a
 //! text that does not fit its column is known by record and column at once: a bad record costs nothing but itself.
 //! (A general reader such as `arrow-json` keeps every field, fails by batch, cuts 3.7 to 3 for a BIGINT, and has
 //! no say in what a number means for a TIMESTAMP.)
@@ -37,21 +38,27 @@ pub struct JsonDecoder {
 struct JsonColumn {
     name: String,
     cells: Box<dyn CellColumn>,
+    /// Its values are wanted; otherwise they are only looked at.
+    kept: bool,
     /// A text that does not fit becomes NULL instead of a reject.
     lenient: bool,
 }
 
 impl JsonDecoder {
+    /// Gives the columns of those `fields` (by their index) that `keeps` says; of the others it only looks whether
+    /// their values fit.
+    ///
     /// Refuses fields of types that no JSON value can be read as.
-    pub fn new(fields: &[Field], on_error: OnError) -> Result<Self, SqlError> {
-        let column = |field: &Field| {
+    pub fn new(fields: &[Field], keeps: &dyn Fn(usize) -> bool, on_error: OnError) -> Result<Self, SqlError> {
+        let column = |(index, field): (usize, &Field)| {
             Ok(JsonColumn {
                 name: field.name().clone(),
                 cells: cells::column(field)?,
+                kept: keeps(index),
                 lenient: on_error == OnError::Null && field.is_nullable(),
             })
         };
-        let columns = fields.iter().map(column).collect::<Result<_, SqlError>>()?;
+        let columns = fields.iter().enumerate().map(column).collect::<Result<_, SqlError>>()?;
         Ok(Self { columns, names: Names::new(fields) })
     }
 }
@@ -70,14 +77,18 @@ impl Decoder for JsonDecoder {
             }
             for (column, texts) in self.columns.iter_mut().zip(texts.chunks(CHUNK_ROWS)) {
                 let (name, lenient) = (&column.name, column.lenient);
-                column.cells.append(&texts[..payloads.len()], &mut |row, reason| {
+                let mut bad = |row, reason| {
                     if !lenient {
                         rejects.add(first_row + row, Some(name), reason);
                     }
-                });
+                };
+                match column.kept {
+                    true => column.cells.append(&texts[..payloads.len()], &mut bad),
+                    false => column.cells.check(&texts[..payloads.len()], &mut bad),
+                }
             }
         }
-        self.columns.iter_mut().map(|column| column.cells.finish()).collect()
+        self.columns.iter_mut().filter(|column| column.kept).map(|column| column.cells.finish()).collect()
     }
 }
 

@@ -60,6 +60,17 @@ impl CellColumn for NestedColumn {
         }
     }
 
+    fn check(&self, texts: &[Option<&str>], bad: &mut dyn FnMut(usize, String)) {
+        if self.decode(texts).is_ok() {
+            return;
+        }
+        for (row, text) in texts.iter().enumerate() {
+            if let Err(error) = self.decode(&[*text]) {
+                bad(row, reason(&error));
+            }
+        }
+    }
+
     fn finish(&mut self) -> ArrayRef {
         let done = std::mem::take(&mut self.done);
         let arrays: Vec<_> = done.iter().map(AsRef::as_ref).collect();

@@ -2,7 +2,7 @@
 //!
 //! What a value means is decided later, for the fields that have a column. So the object's own syntax is checked
 //! here (braces, commas, colons, strings, literals, nothing before or after), while numbers and the inside
-//! of nested values are only delimited: a flaw in a field that nobody reads does not cost the record.
+//! of nested values are only delimited: a flaw in a field without a column does not cost the record.
 
 use std::fmt;
 

@@ -14,7 +14,7 @@ use crate::decode::Reject;
 fn decode_with(fields: &[Field], payloads: &[&str], on_error: OnError) -> (Vec<ArrayRef>, Rejects) {
     let payloads: Vec<_> = payloads.iter().map(|payload| Some(payload.as_bytes())).collect();
     let mut rejects = Rejects::default();
-    let columns = JsonDecoder::new(fields, on_error).unwrap().decode(&payloads, &mut rejects);
+    let columns = JsonDecoder::new(fields, &|_| true, on_error).unwrap().decode(&payloads, &mut rejects);
     for column in &columns {
         assert_eq!(column.len(), payloads.len());
     }
@@ -67,7 +67,13 @@ fn whole_numbers() {
     assert_eq!(misfit(DataType::Int64, "3.7"), "invalid value for type bigint: 3.7 (it has a fraction)");
     assert_eq!(misfit(DataType::Int64, "\"abc\""), "invalid input syntax for type bigint: \"abc\"");
     assert_eq!(misfit(DataType::Int64, "1e999"), "value 1e999 is out of range for type bigint");
-    for wrong in ["true", "{}", "[1]", "\"\"", "\"NaN\"", "\"inf\"", "1-2"] {
+    let beyond_floats = values(DataType::Int64, &["9007199254740993.0", "-9223372036854775808e0", "1e18", "50e-1"]);
+    let beyond_floats = beyond_floats.as_primitive::<Int64Type>().values();
+    assert_eq!(beyond_floats[..], [9_007_199_254_740_993, i64::MIN, 1_000_000_000_000_000_000, 5]);
+    assert!(misfit(DataType::Int64, "9007199254740993.5").ends_with("(it has a fraction)"));
+    assert!(misfit(DataType::Int64, "1e-99999999999").ends_with("(it has a fraction)"));
+    assert!(misfit(DataType::Int64, "1e99999999999").ends_with("is out of range for type bigint"));
+    for wrong in ["true", "{}", "[1]", "\"\"", "\"NaN\"", "\"inf\"", "1-2", "\"1e\""] {
         assert!(misfit(DataType::Int64, wrong).starts_with("invalid input syntax for type bigint"));
     }
 }
@@ -182,8 +188,11 @@ fn arrays_and_structs_isolate_their_misfits() {
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let (_, rejects) = decode(&fields, &[&deep]);
     assert_eq!(rejects.len(), 1);
-    let error =
-        JsonDecoder::new(&[field("d", DataType::Interval(arrow::datatypes::IntervalUnit::DayTime))], OnError::Fail);
+    let error = JsonDecoder::new(
+        &[field("d", DataType::Interval(arrow::datatypes::IntervalUnit::DayTime))],
+        &|_| true,
+        OnError::Fail,
+    );
     assert_eq!(error.err().unwrap().hint.as_deref(), Some("declare it as TEXT, which takes any JSON value"));
 }
 
@@ -221,7 +230,7 @@ fn payloads_that_are_no_object_are_rejected_whole() {
         Some(b"{\"x\":2}"),
     ];
     let mut rejects = Rejects::default();
-    let columns = JsonDecoder::new(&fields, OnError::Quarantine).unwrap().decode(&payloads, &mut rejects);
+    let columns = JsonDecoder::new(&fields, &|_| true, OnError::Quarantine).unwrap().decode(&payloads, &mut rejects);
     let read: Vec<_> = columns[0].as_primitive::<Int64Type>().iter().collect();
     assert_eq!(read, [Some(1), None, None, None, None, None, None, Some(2)]);
     let reasons: Vec<_> = rejects.iter().map(|(_, reject)| reject.reason.as_str()).collect();
@@ -273,7 +282,7 @@ fn random_mutations_never_panic() {
     ];
     let valid = br#"{"a":-12,"b":"x\u00e9\"y","c":"2024-02-29T12:00:00.5Z","d":12.25,"e":[1,2.5,null],"f":true,"g":"AAE=","z":{"k":[{}]}}"#;
     let mut random = StdRng::seed_from_u64(2);
-    let mut decoder = JsonDecoder::new(&fields, OnError::Quarantine).unwrap();
+    let mut decoder = JsonDecoder::new(&fields, &|_| true, OnError::Quarantine).unwrap();
     for _ in 0..300 {
         let payloads: Vec<Vec<u8>> = (0..64).map(|_| mutate(valid, &mut random)).collect();
         let borrowed: Vec<Option<&[u8]>> = payloads.iter().map(|payload| Some(payload.as_slice())).collect();
