@@ -28,8 +28,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-pub use self::sources::{SourceInput, SourcePosition};
 use self::sources::SourceStates;
+pub use self::sources::{SourceInput, SourcePosition};
 use crate::limits::{EPOCH_ROWS_MAX, EPOCHS_IN_FLIGHT_MAX, HEARTBEAT_INTERVAL_MS, TICK_INTERVAL_MS_MIN};
 use crate::pipeline::reader::Ingest;
 
