@@ -164,9 +164,16 @@ impl Running {
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
         let recovery::Restored { stored, void } = restored;
-        let contained = Vec::new();
-        let checkpointer =
-            Checkpointer { server: server.clone(), checkpoints, cuts, requests, stored, void, contained };
+        let checkpointer = Checkpointer {
+            server: server.clone(),
+            checkpoints,
+            cuts,
+            requests,
+            stored,
+            void,
+            contained: Vec::new(),
+            broken: None,
+        };
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));

@@ -1,13 +1,11 @@
 //! The write-ahead log of each table: its changes, in the order in which they were acknowledged.
 //!
 //! A change is durable before it is acknowledged. Replaying the log of a table, oldest first, gives the table. So that
-//! a log does not grow for ever, a [checkpoint](crate::checkpoint) deletes the records of the changes that it has; and
-//! [`Store::compact_table`] replaces its first part by what that comes to.
+//! a log does not grow for ever, a [checkpoint](crate::checkpoint) deletes the records of the changes that it has.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use arrow::array::RecordBatch;
 use bytes::Bytes;
 use freshet_types::{Delta, Epoch, RelationId};
 use futures::Stream;
@@ -16,8 +14,6 @@ use crate::group_commit::Write;
 use crate::{StorageError, Store, wal_record};
 
 const PREFIX: &[u8] = b"wal/";
-/// The place of the record that stands for all that was compacted; changes have greater ones.
-const COMPACTED_SEQUENCE: u64 = 0;
 
 /// What all keys of a table's log begin with.
 pub(crate) fn prefix(table: RelationId) -> Vec<u8> {
@@ -99,38 +95,13 @@ impl Store {
             Ok(Some(((key, epoch, delta), log)))
         }))
     }
-
-    /// Replaces all changes of a table up to and including epoch `through` by `rows`, which is what they come to. Later
-    /// changes stay. All at once: a crash leaves the old log or the new one.
-    pub async fn compact_table(
-        &self,
-        table: RelationId,
-        rows: Vec<RecordBatch>,
-        through: Epoch,
-    ) -> Result<(), StorageError> {
-        let mut writes = Vec::new();
-        let mut log = self.db.scan_prefix(prefix(table), ..).await?;
-        while let Some(record) = log.next().await? {
-            let epoch = wal_record::epoch(&record.value)
-                .map_err(|reason| StorageError::Damaged { name: name(table, &record.key), reason })?;
-            if epoch <= through {
-                writes.push(Write::Delete(record.key));
-            }
-        }
-        if let Some(first) = rows.first() {
-            let record = wal_record::encode_inserts(through, &first.schema(), &rows)?;
-            // It comes after the deletion of its predecessor in the batch, and so wins.
-            writes.push(Write::Put(key(table, COMPACTED_SEQUENCE), record.into()));
-        }
-        self.commits.commit(writes).await
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::Int64Array;
+    use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
     use futures::TryStreamExt;
 
@@ -207,24 +178,6 @@ mod tests {
         }
         store.append(TABLE, Epoch(6), &inserts(&[100])).await.unwrap();
         assert_eq!(log(&store, TABLE).await.last().unwrap(), &(Epoch(6), inserts(&[100])));
-    }
-
-    #[tokio::test]
-    async fn compaction_replaces_what_is_old() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir).await;
-        for epoch in 1..=5 {
-            store.append(TABLE, Epoch(epoch), &inserts(&[epoch as i64])).await.unwrap();
-        }
-        store.compact_table(TABLE, vec![rows(&[1, 2]), rows(&[3])], Epoch(3)).await.unwrap();
-        let later = [(Epoch(4), inserts(&[4])), (Epoch(5), inserts(&[5]))];
-        let expected = [vec![(Epoch(3), inserts(&[1, 2, 3]))], later.to_vec()].concat();
-        assert_eq!(log(&store, TABLE).await, expected);
-        store.compact_table(TABLE, vec![rows(&[9])], Epoch(4)).await.unwrap();
-        let store = open(&dir).await;
-        assert_eq!(log(&store, TABLE).await, [(Epoch(4), inserts(&[9])), (Epoch(5), inserts(&[5]))]);
-        store.compact_table(TABLE, vec![], Epoch(9)).await.unwrap();
-        assert_eq!(log(&store, TABLE).await, []);
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ const WEIGHT_COLUMN: &str = "freshet_weight";
 /// The record of `delta`.
 pub(crate) fn encode(epoch: Epoch, delta: &Delta) -> Result<Vec<u8>, ArrowError> {
     match delta.weights() {
-        Weights::Inserts => encode_inserts(epoch, &delta.schema(), std::slice::from_ref(delta.rows())),
+        Weights::Inserts => write(0, epoch, &delta.schema(), delta.rows()),
         Weights::Each(weights) => {
             let mut fields = delta.schema().fields().to_vec();
             fields.push(Arc::new(Field::new(WEIGHT_COLUMN, DataType::Int64, false)));
@@ -35,24 +35,17 @@ pub(crate) fn encode(epoch: Epoch, delta: &Delta) -> Result<Vec<u8>, ArrowError>
             let mut columns = delta.columns().to_vec();
             columns.push(Arc::new(Int64Array::new(weights.clone(), None)) as ArrayRef);
             let rows = RecordBatch::try_new(schema.clone(), columns)?;
-            write(1, epoch, &schema, &[rows])
+            write(1, epoch, &schema, &rows)
         }
     }
 }
 
-/// The record that inserts all rows of `batches`, which have the schema `schema`.
-pub(crate) fn encode_inserts(epoch: Epoch, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
-    write(0, epoch, schema, batches)
-}
-
-fn write(weights: u8, epoch: Epoch, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+fn write(weights: u8, epoch: Epoch, schema: &SchemaRef, rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     let mut record = vec![VERSION, weights];
     record.extend_from_slice(&epoch.0.to_be_bytes());
     record.resize(CHECKSUM.end, 0);
     let mut writer = StreamWriter::try_new(&mut record, schema)?;
-    for batch in batches {
-        writer.write(batch)?;
-    }
+    writer.write(rows)?;
     writer.finish()?;
     drop(writer);
     let checksum = checksum(&record);
@@ -66,7 +59,7 @@ fn checksum(record: &[u8]) -> u64 {
 }
 
 /// The epoch of a record; the rest of it is not looked at.
-pub(crate) fn epoch(record: &[u8]) -> Result<Epoch, String> {
+fn epoch(record: &[u8]) -> Result<Epoch, String> {
     let bytes = record.get(EPOCH).ok_or("it is too short")?;
     Ok(Epoch(u64::from_be_bytes(bytes.try_into().expect("the range has eight bytes"))))
 }
@@ -134,12 +127,6 @@ mod tests {
         ] {
             assert_eq!(decode(&encode(Epoch(7), &delta).unwrap()).unwrap(), (Epoch(7), delta));
         }
-    }
-
-    #[test]
-    fn batches_of_a_snapshot_become_one_delta() {
-        let record = encode_inserts(Epoch(7), &rows().schema(), &[rows(), rows()]).unwrap();
-        assert_eq!(decode(&record).unwrap().1.len(), 4);
     }
 
     #[test]

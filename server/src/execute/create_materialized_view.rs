@@ -20,7 +20,6 @@ use tracing::{error, info};
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, ObjectKind};
 use crate::coordinator::{Command, InstallView, Installed, SourceInput};
 use crate::execute::ddl::{self, Name};
-use crate::execute::drop::take_down;
 use crate::execute::select::with_names;
 use crate::execute::write::refuse_in_transaction;
 use crate::pipeline::backfill::{Backfill, columns_read};
@@ -51,9 +50,6 @@ pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Resu
         .finish("create a materialized view", async move {
             // Let go before the view is complete: others may go on with DDL while it hydrates.
             let _ddl = ddl;
-            if let Some(replaced) = &replaced {
-                take_down(&server, replaced).await?;
-            }
             ddl::publish(&server, record, object, replaced.as_deref()).await?;
             hydrate(&server, vec![created]).await
         })

@@ -10,7 +10,6 @@ use freshet_types::{SqlError, SqlState};
 use crate::catalog::{Object, ObjectKind};
 use crate::coordinator::Command;
 use crate::execute::ddl::{self, Name};
-use crate::execute::drop::take_down;
 use crate::execute::write::refuse_in_transaction;
 use crate::limits::CONNECT_TIMEOUT_S;
 use crate::pipeline::dead_letters;
@@ -53,9 +52,6 @@ pub async fn execute(session: &Session, create: &CreateSource) -> Result<Respons
     session
         .finish("create a source", async move {
             let _ddl = ddl;
-            if let Some(replaced) = &replaced {
-                take_down(&server, replaced).await?;
-            }
             server.coordinator.send(Command::AddSource { source: id, dead_letters, read: None }).await?;
             ddl::publish(&server, record, Object::Source(Arc::new(source)), replaced.as_deref()).await
         })

@@ -8,7 +8,6 @@ use freshet_types::SqlError;
 use crate::catalog::{Object, ObjectKind};
 use crate::coordinator::Command;
 use crate::execute::ddl::{self, Name};
-use crate::execute::drop::take_down;
 use crate::execute::write::refuse_in_transaction;
 use crate::server::objects;
 use crate::session::{Response, Session};
@@ -31,9 +30,6 @@ pub async fn execute(session: &Session, create: &CreateTable) -> Result<Response
     session
         .finish("create a table", async move {
             let _ddl = ddl;
-            if let Some(replaced) = &replaced {
-                take_down(&server, replaced).await?;
-            }
             // The writer first: whoever finds the table in the catalog may write to it.
             server.coordinator.send(Command::AddTable { table: id, writer }).await?;
             ddl::publish(&server, record, Object::Table(Arc::new(table)), replaced.as_deref()).await

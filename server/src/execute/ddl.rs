@@ -9,6 +9,7 @@ use freshet_planner::statement::IfExists;
 use freshet_storage::CatalogChange;
 use freshet_types::{RelationId, SqlError, SqlState};
 
+use crate::execute::drop::take_down;
 use crate::catalog::{Entry, Object, ObjectKind, PUBLIC, Record};
 use crate::server::Server;
 use crate::server::objects::store_error;
@@ -67,7 +68,8 @@ pub fn claim(session: &Session, name: &ObjectName, kind: ObjectKind, if_exists: 
     }
 }
 
-/// Makes a new object durable and visible, in the place of `replaced` if there is one.
+/// Makes a new object durable and visible, in the place of `replaced` if there is one, and only then ends what runs for
+/// that: a checkpoint leaves out what does not run, so it must not be in the catalog any more by then.
 pub async fn publish(
     server: &Server,
     record: Record,
@@ -84,6 +86,9 @@ pub async fn publish(
         None => (*state).clone(),
     };
     server.catalog.replace(state.with(entry.clone()));
+    if let Some(replaced) = replaced {
+        take_down(server, replaced).await?;
+    }
     Ok(entry)
 }
 

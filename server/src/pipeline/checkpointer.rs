@@ -90,6 +90,8 @@ pub struct Checkpointer {
     pub void: BTreeSet<RelationId>,
     /// Records of tables' logs that are in the next checkpoint and in none so far.
     pub contained: Vec<WalKey>,
+    /// Why no checkpoint can be made any more: what operators told is not all there.
+    pub broken: Option<SqlError>,
 }
 
 impl Checkpointer {
@@ -135,6 +137,9 @@ impl Checkpointer {
     async fn make(&mut self) -> Result<(), SqlError> {
         let started = Instant::now();
         let started_ms = self.server.clock.now_ms();
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
+        }
         let asked = self.server.coordinator.ask(|reply| Command::Checkpoint { reply }).await?;
         let Some(content) = asked else { return Ok(()) };
         let epoch = content.epoch;
@@ -176,10 +181,10 @@ impl Checkpointer {
         // What operators handed over is handed on, whatever else fails: they do not say it twice.
         for Cut { view, worker, operators, .. } in cuts {
             self.stored.insert(view);
-            keep_state(&mut checkpoint, view, worker, operators)?;
+            keep_state(&mut checkpoint, view, worker, operators)
+                .inspect_err(|error| self.broken = Some(error.clone()))?;
         }
         let mut now_stored = BTreeSet::new();
-        // All or nothing: a table that is left out would lose what `contained` says is in the checkpoint.
         for (relation, collection, _hold) in held? {
             if content.views.contains(&relation) && !views.contains_key(&relation) {
                 continue;
@@ -197,8 +202,11 @@ impl Checkpointer {
         }
         let meta = serde_json::to_string(&meta).map_err(|error| SqlError::internal(error.to_string()))?;
         self.stored.extend(&now_stored);
-        let stats = checkpoint.commit(meta, self.contained.clone()).await.map_err(cannot_checkpoint)?;
-        self.contained.clear();
+        let (contained, rest) = self.contained.iter().partition(|record| now_stored.contains(&record.table));
+        let stats = checkpoint.commit(meta, contained).await.map_err(cannot_checkpoint)?;
+        // A table that is not in the checkpoint is dropped, and its log with it.
+        self.contained = rest;
+        self.contained.retain(|record| catalog.get(record.table).is_some());
         self.stored = now_stored;
         Ok(stats)
     }
@@ -233,7 +241,9 @@ impl Checkpointer {
                     cuts.push(cut);
                 }
                 // A failed or dropped view hands over nothing, and does not say so here.
-                Ok(None) | Err(_) => self.leave_out_lost(&mut views),
+                Err(_) => self.leave_out_lost(&mut views),
+                // The engine is gone, and with it all views.
+                Ok(None) => views.clear(),
             }
         }
         for id in views.keys().copied().collect::<Vec<_>>() {
