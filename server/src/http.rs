@@ -3,9 +3,12 @@
 //! `GET /metrics` in Prometheus' text format; `GET /healthz` is 200 while the process works; `GET /readyz` is
 //! 200 once recovery is done and until shutdown begins, 503 otherwise.
 
+mod bounded;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,6 +18,9 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use self::bounded::Bounded;
+use crate::limits::{HTTP_CONNECTION_S_MAX, HTTP_CONNECTIONS_MAX};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -37,6 +43,11 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
 /// # Errors
 /// If the listener fails.
 pub async fn serve(listener: TcpListener, state: HttpState, shutdown: CancellationToken) -> io::Result<()> {
+    let age_max = Duration::from_secs(HTTP_CONNECTION_S_MAX);
+    serve_on(Bounded::new(listener, HTTP_CONNECTIONS_MAX, age_max), state, shutdown).await
+}
+
+async fn serve_on(listener: Bounded, state: HttpState, shutdown: CancellationToken) -> io::Result<()> {
     axum::serve(listener, router(state)).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
@@ -94,6 +105,32 @@ mod tests {
             assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
             assert!(get(address, "/metrics").await.contains("tries 3"));
             assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
+            shutdown.cancel();
+        };
+        let (served, ()) = tokio::join!(server, client);
+        served.unwrap();
+    }
+
+    #[tokio::test]
+    async fn clients_that_never_finish_their_request_make_room_for_others() {
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        let state = HttpState { metrics: handle, ready: Arc::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let server = serve_on(Bounded::new(listener, 2, Duration::from_millis(100)), state, shutdown.clone());
+        let client = async {
+            let mut slow = Vec::new();
+            for _ in 0..4 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+                slow.push(stream);
+            }
+            assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+            for mut stream in slow {
+                // Closed, with or without an answer.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
             shutdown.cancel();
         };
         let (served, ()) = tokio::join!(server, client);

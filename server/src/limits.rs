@@ -49,3 +49,9 @@ pub const LAST_CHECKPOINT_S_MAX: u64 = 10;
 /// ever in memory. At the bound: the process would end, so the planner's own bounds (nesting, chains of operators,
 /// views upon views) come first.
 pub const THREAD_STACK_BYTES: usize = 128 << 20;
+
+/// Connections to the HTTP port. At the bound: further clients wait until one ends.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// How long a connection to the HTTP port lives, in seconds. At the bound: it is closed.
+pub const HTTP_CONNECTION_S_MAX: u64 = 30;

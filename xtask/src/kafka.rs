@@ -39,7 +39,7 @@ pub fn fetch() -> Result<PathBuf> {
     if libs.is_dir() {
         return Ok(folder);
     }
-    tools::ensure(tools::FOR_TESTS)?;
+    tools::ensure(&[tools::FOR_TESTS])?;
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     std::fs::write(folder.join("pom.xml"), POM.replace("KAFKA_VERSION", VERSION))?;
     // Into another folder first: `libs` is there only when it is complete.

@@ -95,7 +95,7 @@ fn run(chore: Chore) -> Result<()> {
 fn test() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("toolchain", tools::check_toolchain)?;
-    steps.run("tools", || tools::ensure(tools::FOR_TESTS))?;
+    steps.run("tools", || tools::ensure(&[tools::FOR_BUILDING, tools::FOR_TESTS]))?;
     steps.run("Apache Kafka", || kafka::fetch().map(drop))?;
     look(&mut steps)?;
     clippy(&mut steps)?;
@@ -109,6 +109,7 @@ fn test() -> Result<()> {
 fn quick_test() -> Result<()> {
     let mut steps = Steps::default();
     steps.run("toolchain", tools::check_toolchain)?;
+    steps.run("tools", || tools::ensure(&[tools::FOR_BUILDING]))?;
     look(&mut steps)?;
     steps.run("build", || cargo(&["build", "--release", "--workspace", "--all-targets"]))?;
     steps.run("unit tests", || cargo(&["test", "--release", "--workspace", "--lib", "--bins", "--no-fail-fast"]))?;

@@ -23,7 +23,7 @@ pub const FOR_TESTS: &[Tool] = &[
 ];
 
 /// What compiling C dependencies (librdkafka, zstd) runs.
-const FOR_BUILDING: &[Tool] = &[
+pub const FOR_BUILDING: &[Tool] = &[
     Tool { program: "cc", package: "build-essential", purpose: "building C dependencies" },
     Tool { program: "c++", package: "build-essential", purpose: "building C++ dependencies" },
     Tool { program: "make", package: "build-essential", purpose: "building librdkafka" },
@@ -37,12 +37,13 @@ pub fn check_toolchain() -> Result<()> {
             bail!("`cargo {}` is missing: run `rustup component add rustfmt clippy`", arguments[0]);
         }
     }
-    ensure(FOR_BUILDING)
+    Ok(())
 }
 
-/// Checks that `tools` are there; installs them where that is ours to do.
-pub fn ensure(tools: &[Tool]) -> Result<()> {
-    let missing: Vec<&Tool> = tools.iter().filter(|tool| !is_there(tool.program)).collect();
+/// Checks that all of `lists` are there; installs them where that is ours to do. What is missing is told at once, so
+/// that nobody has to come back for each list.
+pub fn ensure(lists: &[&[Tool]]) -> Result<()> {
+    let missing: Vec<&Tool> = lists.iter().copied().flatten().filter(|tool| !is_there(tool.program)).collect();
     if missing.is_empty() {
         return Ok(());
     }

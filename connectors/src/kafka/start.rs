@@ -94,7 +94,7 @@ impl<'a> Errand<'a> {
                     let message = format!("\"{topic}\" cannot be the name of a topic");
                     return Err(SqlError::new(SqlState::InvalidParameterValue, message).into());
                 }
-                Some(code) if self.may_pass(code) => std::thread::sleep(AGAIN),
+                Some(code) if self.may_pass(code) => self.wait(),
                 Some(code) => return Err(self.unreachable(&format!("topic \"{topic}\": {code}"))),
             }
         }
@@ -107,11 +107,16 @@ impl<'a> Errand<'a> {
             match ask() {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.rdkafka_error_code().is_some_and(|code| self.may_pass(code)) => {
-                    std::thread::sleep(AGAIN);
+                    self.wait();
                 }
                 Err(error) => return Err(self.failed(&error)),
             }
         }
+    }
+
+    /// The client goes on with its own work meanwhile.
+    fn wait(&self) {
+        drop(self.consumer.poll(AGAIN));
     }
 
     fn may_pass(&self, code: RDKafkaErrorCode) -> bool {

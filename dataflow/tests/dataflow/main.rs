@@ -7,6 +7,7 @@ mod cluster;
 mod engine;
 mod faults;
 mod random;
+mod rewrite;
 mod rows;
 mod running;
 mod scripts;

@@ -136,9 +136,16 @@ impl Running {
     pub fn rows(&self, view: u64, epoch: u64) -> Rows {
         let collection = &self.views[&view];
         let mut upper = collection.watch_upper();
-        futures::executor::block_on(async {
-            upper.wait_for(|upper| *upper >= Epoch(epoch)).await.unwrap();
+        // On a thread of its own, so that a view that has failed fails the test instead of blocking it.
+        let (sender, reached) = channel();
+        std::thread::spawn(move || {
+            let waited = futures::executor::block_on(upper.wait_for(|upper| *upper >= Epoch(epoch))).is_ok();
+            let _ = sender.send(waited);
         });
+        let reached = reached.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            panic!("view {view} does not reach epoch {epoch}; {:?}", self.events.try_iter().collect::<Vec<_>>())
+        });
+        assert!(reached, "view {view} is gone");
         let batches = collection.snapshot(Epoch(epoch)).unwrap().batches(None).unwrap();
         rows::of(batches.into_iter().map(Delta::inserts))
     }
