@@ -221,7 +221,19 @@ fn with_sql_types(text: &str) -> String {
         ("Binary", "bytea"),
         ("Time64(µs)", "time"),
     ];
-    NAMES.iter().fold(text.to_owned(), |text, (arrow, sql)| text.replace(arrow, sql))
+    NAMES.iter().fold(without_precision(text), |text, (arrow, sql)| text.replace(arrow, sql))
+}
+
+/// `Decimal128(38, 9)` is `numeric`.
+fn without_precision(text: &str) -> String {
+    let mut text = text.to_owned();
+    for name in ["Decimal128(", "Decimal256("] {
+        while let Some(start) = text.find(name) {
+            let end = text[start..].find(')').map_or(text.len(), |end| start + end + 1);
+            text.replace_range(start..end, "numeric");
+        }
+    }
+    text
 }
 
 fn not_implemented(message: &str) -> SqlError {

@@ -29,7 +29,9 @@ use freshet_types::{RelationId, SqlError, SqlState};
 use crate::catalog::{PlannerCatalog, Relation, RelationContent};
 use crate::coerce::{check_windows, mean_as_postgres};
 use crate::error::{nearest, sql_error};
-use crate::rewrite::{rewrite, visible_name};
+use crate::floats::prefer_floats;
+use crate::operators::PostgresOperators;
+use crate::rewrite::{rewrite, type_numbers, visible_name};
 use crate::sql_type::PostgresTypes;
 use crate::statement::Query;
 
@@ -52,11 +54,14 @@ pub(crate) struct Names<'a> {
     /// Relations named so far, plain views and what they name left out.
     named: RefCell<Vec<RelationId>>,
     view_depth: Cell<usize>,
+    expr_planners: Vec<Arc<dyn ExprPlanner>>,
 }
 
 impl<'a> Names<'a> {
     pub fn new(state: &'a SessionState, catalog: &'a dyn PlannerCatalog) -> Self {
-        Self { state, catalog, named: RefCell::default(), view_depth: Cell::new(0) }
+        let own: Arc<dyn ExprPlanner> = Arc::new(PostgresOperators);
+        let expr_planners = std::iter::once(own).chain(state.expr_planners().iter().cloned()).collect();
+        Self { state, catalog, named: RefCell::default(), view_depth: Cell::new(0), expr_planners }
     }
 
     /// The relations that the query itself names, plain views among them.
@@ -93,10 +98,11 @@ impl<'a> Names<'a> {
 
     fn plan_ast(
         &self,
-        ast: ast::Query,
+        mut ast: ast::Query,
         parameters: &[Option<DataType>],
         values: Option<Arc<DFSchema>>,
     ) -> Result<LogicalPlan, SqlError> {
+        type_numbers(&mut ast);
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameters));
         context.set_table_schema(values);
         let statement = ast::Statement::Query(Box::new(ast));
@@ -106,16 +112,18 @@ impl<'a> Names<'a> {
     /// An expression over the columns of `schema`, types coerced.
     pub fn expression(
         &self,
-        ast: ast::Expr,
+        mut ast: ast::Expr,
         schema: &DFSchema,
         parameters: &[Option<DataType>],
     ) -> Result<Expr, SqlError> {
+        type_numbers(&mut ast);
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameters));
         self.sql_to_rel().sql_to_expr(ast, schema, &mut context).map_err(sql_error)
     }
 
     pub fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         check_windows(&plan)?;
+        let plan = prefer_floats(plan)?;
         let config = self.state.config_options();
         let plan = self.state.analyzer().execute_and_check(plan, config, |_, _| {}).map_err(sql_error)?;
         mean_as_postgres(plan)
@@ -303,7 +311,7 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.state.expr_planners()
+        &self.expr_planners
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

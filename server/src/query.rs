@@ -1,6 +1,5 @@
 //! Ad-hoc queries: names resolved to what a session can see, one epoch for all that is read, DataFusion for the rest.
 
-pub mod checked;
 pub mod names;
 pub mod pin;
 pub mod run;

@@ -1,5 +1,6 @@
 //! Rewrites of syntax trees before planning: what Freshet's SQL has and the query engine's does not.
 
+mod literals;
 mod output_names;
 mod windows;
 
@@ -8,6 +9,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{self, VisitMut};
 use freshet_types::SqlError;
 
+pub(crate) use literals::{literal, numeric_literal, type_numbers};
 pub(crate) use output_names::{MARK as NAME_MARK, name_of, visible_name};
 
 /// The query with window functions in FROM put as subqueries, and output columns named as Postgres names them.

@@ -1,0 +1,19 @@
+//! Functions that Postgres has and the query engine has not, or has with another meaning.
+
+mod pg_typeof;
+
+use datafusion::error::Result;
+use datafusion::execution::SessionState;
+use datafusion::execution::registry::FunctionRegistry;
+use datafusion::functions::math::signum;
+use datafusion::functions_aggregate::variance::var_samp_udaf;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+
+/// Adds the functions to what queries can call; those of the same name are replaced.
+pub fn register(state: &mut SessionState) -> Result<()> {
+    // Postgres' names of them.
+    state.register_udaf(AggregateUDF::clone(&var_samp_udaf()).with_aliases(["variance"]).into())?;
+    state.register_udf(ScalarUDF::clone(&signum()).with_aliases(["sign"]).into())?;
+    state.register_udf(ScalarUDF::from(pg_typeof::PgTypeof::default()).into())?;
+    Ok(())
+}
