@@ -257,6 +257,9 @@ fn from_text(message: &str, otherwise: SqlState) -> SqlError {
     if lower.contains("is too large to store in a decimal") || lower.contains("is too small to store in a decimal") {
         return SqlError::new(SqlState::NumericValueOutOfRange, "numeric field overflow");
     }
+    if message == "value overflows numeric format" {
+        return SqlError::new(SqlState::NumericValueOutOfRange, message);
+    }
     if lower.contains("overflow") {
         return SqlError::new(SqlState::NumericValueOutOfRange, "value out of range");
     }

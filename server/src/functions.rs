@@ -1,6 +1,8 @@
 //! Functions that Postgres has and the query engine has not, or has with another meaning.
 
+mod float_extremum;
 mod pg_typeof;
+mod sum;
 
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
@@ -11,6 +13,9 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 /// Adds the functions to what queries can call; those of the same name are replaced.
 pub fn register(state: &mut SessionState) -> Result<()> {
+    state.register_udaf(AggregateUDF::from(sum::CheckedSum::default()).into())?;
+    state.register_udaf(AggregateUDF::from(float_extremum::Extremum::least()).into())?;
+    state.register_udaf(AggregateUDF::from(float_extremum::Extremum::greatest()).into())?;
     // Postgres' names of them.
     state.register_udaf(AggregateUDF::clone(&var_samp_udaf()).with_aliases(["variance"]).into())?;
     state.register_udf(ScalarUDF::clone(&signum()).with_aliases(["sign"]).into())?;

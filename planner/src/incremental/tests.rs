@@ -466,7 +466,7 @@ fn what_does_not_make_sense_is_refused_as_postgres_does() {
         ("SELECT summ(a) FROM things", "42883: function summ does not exist"),
         ("SELECT t + 1 FROM things", "42883: operator does not exist: text + integer"),
         ("SELECT a FROM things WHERE t", "42804: argument of WHERE must be type boolean, not type text"),
-        ("SELECT upper(a, b) FROM things", "42883: function upper(integer, integer) does not exist"),
+        ("SELECT upper(a, b) FROM things", "42883: function upper(integer, bigint) does not exist"),
         ("SELECT a FROM things WHERE a = $1", "0A000: a view cannot contain the parameter $1"),
         (
             "SELECT a FROM things UNION SELECT a, b FROM things",

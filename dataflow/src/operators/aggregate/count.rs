@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 
-use super::accumulators::{Accumulator, Update};
+use super::accumulators::{Accumulator, Failures, Update};
 use crate::operators::OperatorError;
 
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Accumulator for Count {
         update.each(|slot, _, weight| add_weight(&mut self.counts[slot], weight))
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         Ok(gather(&self.counts, slots))
     }
 

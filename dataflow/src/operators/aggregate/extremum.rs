@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 
-use super::accumulators::{Accumulator, Update};
+use super::accumulators::{Accumulator, Failures, Update};
 use super::count::add_weight;
 use super::ordered::{Form, form_of, from_bytes, from_int64, from_int128, to_bytes, to_int64, to_int128};
 use crate::operators::OperatorError;
@@ -89,7 +89,7 @@ impl Accumulator for Extremum {
         Ok(())
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         Ok(match &self.best {
             Best::Int64(best) => from_int64(slots.iter().map(|slot| best[*slot as usize]).collect(), &self.data_type)?,
             Best::Int128(best) => from_int128(slots.iter().map(|slot| best[*slot as usize]).collect(), &self.data_type),
@@ -192,7 +192,7 @@ impl Accumulator for ExtremumOfMultiset {
         }
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         let direction = self.direction;
         Ok(match &self.values {
             Multisets::Int64(sets) => {
