@@ -14,7 +14,7 @@ use datafusion::scalar::ScalarValue;
 use freshet_types::{SqlError, SqlState};
 
 use crate::error::sql_error;
-use crate::functions::check_overflow;
+use crate::functions::{cast_bytea, check_overflow};
 use crate::sql_type::sql_name;
 
 /// Gives expressions Postgres' meaning: casts of fractions to integers round to the nearest where the engine's own cut
@@ -31,6 +31,7 @@ pub(crate) fn mean_as_postgres(plan: LogicalPlan) -> Result<LogicalPlan, SqlErro
             let meant = expr.transform_up(|expr| {
                 round_cast(expr, &schema)?
                     .transform_data(|expr| zero_once(expr, &schema))?
+                    .transform_data(|expr| cast_bytea(expr, &schema))?
                     .transform_data(|expr| check_overflow(expr, &schema))
             })?;
             Ok(meant.update_data(|expr| name.restore(expr)))

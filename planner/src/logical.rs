@@ -17,8 +17,10 @@ use datafusion::datasource::{ViewTable, cte_worktable::CteWorkTable, provider_as
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, BinaryExpr, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, Operator,
+    ScalarUDF, TableSource, WindowUDF,
 };
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
@@ -30,8 +32,9 @@ use crate::catalog::{PlannerCatalog, Relation, RelationContent};
 use crate::coerce::{check_windows, mean_as_postgres};
 use crate::error::{nearest, sql_error};
 use crate::floats::prefer_floats;
+use crate::functions::undefined_function;
 use crate::operators::PostgresOperators;
-use crate::rewrite::{rewrite, type_numbers, visible_name};
+use crate::rewrite::{prepare, rewrite, visible_name};
 use crate::sql_type::PostgresTypes;
 use crate::statement::Query;
 
@@ -102,7 +105,7 @@ impl<'a> Names<'a> {
         parameters: &[Option<DataType>],
         values: Option<Arc<DFSchema>>,
     ) -> Result<LogicalPlan, SqlError> {
-        type_numbers(&mut ast);
+        prepare(&mut ast);
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameters));
         context.set_table_schema(values);
         let statement = ast::Statement::Query(Box::new(ast));
@@ -116,7 +119,7 @@ impl<'a> Names<'a> {
         schema: &DFSchema,
         parameters: &[Option<DataType>],
     ) -> Result<Expr, SqlError> {
-        type_numbers(&mut ast);
+        prepare(&mut ast);
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameters));
         self.sql_to_rel().sql_to_expr(ast, schema, &mut context).map_err(sql_error)
     }
@@ -240,19 +243,49 @@ fn told_by_context(plan: &LogicalPlan) -> Result<HashMap<String, DataType>, SqlE
                 }
             }
         }
+        let schema = merge_schema(&node.inputs());
+        if let LogicalPlan::Filter(filter) = node {
+            tell(&mut told, &filter.predicate, || DataType::Boolean);
+        }
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::Cast(cast) = expr
-                    && let Expr::Placeholder(placeholder) = &*cast.expr
-                {
-                    told.insert(placeholder.id.clone(), cast.field.data_type().clone());
-                }
+                tell_by_expression(&mut told, expr, &schema);
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
     visited.map_err(sql_error)?;
     Ok(told)
+}
+
+fn tell(told: &mut HashMap<String, DataType>, expr: &Expr, data_type: impl FnOnce() -> DataType) {
+    if let Expr::Placeholder(placeholder) = expr {
+        told.insert(placeholder.id.clone(), data_type());
+    }
+}
+
+/// `$1::int`, `x = ANY($1)`, `NOT $1`, `$1 AND …`
+fn tell_by_expression(told: &mut HashMap<String, DataType>, expr: &Expr, schema: &DFSchema) {
+    let boolean = || DataType::Boolean;
+    match expr {
+        Expr::Cast(cast) => tell(told, &cast.expr, || cast.field.data_type().clone()),
+        Expr::Not(operand) | Expr::IsTrue(operand) | Expr::IsFalse(operand) => tell(told, operand, boolean),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
+            tell(told, left, boolean);
+            tell(told, right, boolean);
+        }
+        Expr::Case(case) if case.expr.is_none() => {
+            case.when_then_expr.iter().for_each(|(when, _)| tell(told, when, boolean));
+        }
+        Expr::ScalarFunction(call) => {
+            if let ("array_has", [array, element]) = (call.name(), call.args.as_slice())
+                && let Ok(element) = element.get_type(schema)
+            {
+                tell(told, array, || DataType::new_list(element, true));
+            }
+        }
+        _ => {}
+    }
 }
 
 /// `$3` is number 2.
@@ -319,7 +352,14 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.state.scalar_functions().get(unqualified(name)).cloned()
+        let name = unqualified(name);
+        self.state.scalar_functions().get(name).cloned().or_else(|| {
+            let is_other = name == "unnest"
+                || self.state.higher_order_functions().contains_key(name)
+                || self.state.aggregate_functions().contains_key(name)
+                || self.state.window_functions().contains_key(name);
+            (!is_other).then(|| undefined_function(name))
+        })
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -19,7 +19,7 @@ use crate::catalog::{PlannerCatalog, Relation};
 use crate::declaration::{Check, SourceDeclaration, TableDefinition};
 use crate::error::sql_error;
 use crate::floats::prefer_in_expression;
-use crate::functions::check_overflow;
+use crate::functions::{cast_bytea, check_overflow};
 use crate::incremental::physical;
 use crate::logical::Names;
 use crate::sql_type::sql_name;
@@ -180,7 +180,10 @@ impl<'a> Scope<'a> {
         let expr = expr.transform_up(|expr| Ok(Transformed::yes(prefer_in_expression(expr, &self.schema))));
         let expr = expr.data().map_err(sql_error)?;
         let coerced = ExprSimplifier::new(context).coerce(expr, &self.schema).map_err(sql_error)?;
-        coerced.transform_up(|expr| check_overflow(expr, &self.schema)).data().map_err(sql_error)
+        let meant = coerced.transform_up(|expr| {
+            cast_bytea(expr, &self.schema)?.transform_data(|expr| check_overflow(expr, &self.schema))
+        });
+        meant.data().map_err(sql_error)
     }
 
     /// An expression of type boolean.
@@ -201,7 +204,8 @@ impl<'a> Scope<'a> {
         let found = expr.get_type(&self.schema).map_err(sql_error)?;
         let is_literal = matches!(expr, Expr::Literal(..) | Expr::Placeholder(_));
         check_assignable(&found, wanted, column, is_literal)?;
-        expr.cast_to(wanted, &self.schema).map_err(sql_error)
+        let cast = expr.cast_to(wanted, &self.schema).and_then(|cast| cast_bytea(cast, &self.schema));
+        cast.data().map_err(sql_error)
     }
 }
 

@@ -74,7 +74,7 @@ impl<'a> SqlText<'a> {
     }
 
     /// The error of the parser at `location`, by the token that is there.
-    fn syntax_error_at(&self, location: Option<Location>, next: &TokenWithSpan) -> SqlError {
+    pub fn syntax_error_at(&self, location: Option<Location>, next: &TokenWithSpan) -> SqlError {
         let Some(location) = location else {
             return self.syntax_error(next);
         };
