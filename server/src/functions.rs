@@ -4,6 +4,7 @@ mod bytes;
 mod float_extremum;
 mod pg_sleep;
 mod pg_typeof;
+mod settings;
 mod sum;
 mod time_zone;
 
@@ -25,7 +26,7 @@ pub fn register(state: &mut SessionState) -> Result<()> {
     // Postgres' names of them.
     state.register_udaf(AggregateUDF::clone(&var_samp_udaf()).with_aliases(["variance"]).into())?;
     state.register_udf(ScalarUDF::clone(&signum()).with_aliases(["sign"]).into())?;
-    for function in bytes::all() {
+    for function in bytes::all().into_iter().chain(settings::all()) {
         state.register_udf(function.into())?;
     }
     let sleep = AsyncScalarUDF::new(Arc::new(pg_sleep::PgSleep::default()));

@@ -4,4 +4,5 @@ pub mod names;
 pub mod pin;
 pub mod run;
 pub mod runtime;
+pub mod session_functions;
 pub mod source_scan;
