@@ -86,7 +86,8 @@ fn types_of_asyncpg(sql: &str) -> Option<String> {
              LEFT JOIN pg_catalog.pg_type e ON t.typlen = -1 AND t.typelem <> 0 AND t.typelem = e.oid WHERE {condition}"
         )
     };
-    let elements = "t.oid IN (SELECT a.typelem FROM pg_catalog.pg_type a WHERE a.typlen = -1 AND a.oid = ANY($1::OID[]))";
+    let elements =
+        "t.oid IN (SELECT a.typelem FROM pg_catalog.pg_type a WHERE a.typlen = -1 AND a.oid = ANY($1::OID[]))";
     let types = asked("t.oid = ANY($1::OID[])", 0);
     Some(format!("SELECT DISTINCT * FROM ({types} UNION ALL {}) typeinfo_tree ORDER BY depth DESC", asked(elements, 1)))
 }
@@ -323,6 +324,13 @@ mod tests {
     fn a_query_over_users_tables_keeps_its_subqueries() {
         let sql = "SELECT (SELECT max(b.x) FROM b WHERE b.k = a.k), pg_backend_pid() FROM a";
         assert!(rewrite_sql(sql).contains("SELECT max(b.x)"));
+    }
+
+    #[test]
+    fn types_that_asyncpg_asks_for_take_no_recursion() {
+        let sql = rewrite_sql("WITH RECURSIVE typeinfo_tree(\n    oid, ns) AS (SELECT …) SELECT DISTINCT * FROM typeinfo_tree");
+        assert!(sql.starts_with("SELECT DISTINCT * FROM (SELECT t.oid AS oid"), "{sql}");
+        assert_eq!(sql.matches("ANY($1::OID[])").count(), 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod pg_typeof;
 mod settings;
 mod sum;
 mod time_zone;
+mod to_char;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub fn register(state: &mut SessionState) -> Result<()> {
     }
     let sleep = AsyncScalarUDF::new(Arc::new(pg_sleep::PgSleep::default()));
     state.register_udf(sleep.into_scalar_udf().into())?;
+    state.register_udf(ScalarUDF::from(to_char::ToChar::default()).into())?;
     state.register_udf(ScalarUDF::from(time_zone::AtTimeZone::default()).into())?;
     state.register_udf(ScalarUDF::from(pg_typeof::PgTypeof::default()).into())?;
     Ok(())

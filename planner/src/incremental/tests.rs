@@ -463,7 +463,7 @@ fn what_does_not_make_sense_is_refused_as_postgres_does() {
             "SELECT a, count(*) FROM things",
             "42803: column \"things.a\" must appear in the GROUP BY clause or be used in an aggregate function",
         ),
-        ("SELECT summ(a) FROM things", "42883: function summ does not exist"),
+        ("SELECT summ(a) FROM things", "42883: function summ(integer) does not exist"),
         ("SELECT t + 1 FROM things", "42883: operator does not exist: text + integer"),
         ("SELECT a FROM things WHERE t", "42804: argument of WHERE must be type boolean, not type text"),
         ("SELECT upper(a, b) FROM things", "42883: function upper(integer, bigint) does not exist"),

@@ -9,10 +9,8 @@ use datafusion::logical_expr::{
 use freshet_types::SqlError;
 
 pub fn all() -> [ScalarUDF; 2] {
-    let current = vec![
-        TypeSignature::Exact(vec![DataType::Utf8]),
-        TypeSignature::Exact(vec![DataType::Utf8, DataType::Boolean]),
-    ];
+    let current =
+        vec![TypeSignature::Exact(vec![DataType::Utf8]), TypeSignature::Exact(vec![DataType::Utf8, DataType::Boolean])];
     let set = vec![TypeSignature::Exact(vec![DataType::Utf8, DataType::Utf8, DataType::Boolean])];
     [("current_setting", current), ("set_config", set)].map(|(name, types)| {
         // Not to be computed while a query is planned.
