@@ -13,7 +13,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use freshet_types::Delta;
+use freshet_types::{Delta, SqlError};
 
 use crate::operators::{OperatorError, RowErrors};
 use crate::{RowError, limits};
@@ -87,6 +87,10 @@ fn message(error: &DataFusionError) -> String {
             other => other.to_string(),
         },
         DataFusionError::Execution(text) => text.clone(),
+        DataFusionError::External(error) => match error.downcast_ref::<SqlError>() {
+            Some(error) => return error.message.clone(),
+            None => error.to_string(),
+        },
         other => other.strip_backtrace(),
     };
     let text = text.trim_end_matches('.');
@@ -100,14 +104,20 @@ fn message(error: &DataFusionError) -> String {
     }
 }
 
-/// The first row, as `column=value` separated by commas.
 fn row_text(rows: &RecordBatch) -> String {
+    let schema = rows.schema();
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    cells_text(names.zip(rows.columns()))
+}
+
+/// The first value of each named column, as `column=value` separated by commas.
+pub fn cells_text<'a>(columns: impl Iterator<Item = (&'a str, &'a ArrayRef)>) -> String {
     let options = FormatOptions::default().with_null("NULL");
     let mut text = String::new();
-    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+    for (name, column) in columns {
         let separator = if text.is_empty() { "" } else { ", " };
         let value = ArrayFormatter::try_new(column, &options).map(|formatter| formatter.value(0).to_string());
-        text.push_str(&format!("{separator}{}={}", field.name(), value.as_deref().unwrap_or("?")));
+        text.push_str(&format!("{separator}{name}={}", value.as_deref().unwrap_or("?")));
     }
     match text.char_indices().nth(limits::ROW_ERROR_TEXT_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -14,12 +14,13 @@ use datafusion::scalar::ScalarValue;
 use freshet_types::{SqlError, SqlState};
 
 use crate::error::sql_error;
+use crate::functions::{cast_bytea, check_overflow};
 use crate::sql_type::sql_name;
 
 /// Gives expressions Postgres' meaning: casts of fractions to integers round to the nearest where the engine's own cut
-/// off, and DISTINCT takes -0 for 0.
+/// off, DISTINCT takes -0 for 0, and arithmetic fails where it would overflow.
 pub(crate) fn mean_as_postgres(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
-    let rounded = plan.transform_up_with_subqueries(|plan| {
+    let meant = plan.transform_up_with_subqueries(|plan| {
         let mut schema = merge_schema(&plan.inputs());
         if let LogicalPlan::TableScan(scan) = &plan {
             schema.merge(&scan.projected_schema);
@@ -27,12 +28,16 @@ pub(crate) fn mean_as_postgres(plan: LogicalPlan) -> Result<LogicalPlan, SqlErro
         let names = NamePreserver::new(&plan);
         plan.map_expressions(|expr| {
             let name = names.save(&expr);
-            let rounded =
-                expr.transform_up(|expr| round_cast(expr, &schema)?.transform_data(|expr| zero_once(expr, &schema)))?;
-            Ok(rounded.update_data(|expr| name.restore(expr)))
+            let meant = expr.transform_up(|expr| {
+                round_cast(expr, &schema)?
+                    .transform_data(|expr| zero_once(expr, &schema))?
+                    .transform_data(|expr| cast_bytea(expr, &schema))?
+                    .transform_data(|expr| check_overflow(expr, &schema))
+            })?;
+            Ok(meant.update_data(|expr| name.restore(expr)))
         })
     });
-    rounded.data().map_err(sql_error)
+    meant.data().map_err(sql_error)
 }
 
 fn round_cast(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {

@@ -102,7 +102,7 @@ fn undefined_column(field: &Column, valid_fields: &[Column]) -> SqlError {
 
 fn plan_error(message: &str) -> SqlError {
     if let Some(name) = between(message, "Invalid function '", "'") {
-        return undefined_function(name, message);
+        return SqlError::new(SqlState::UndefinedFunction, format!("function {name} does not exist"));
     }
     let is_grouping = message.contains("must appear in the GROUP BY clause")
         || message.contains("must be in GROUP BY")
@@ -130,14 +130,6 @@ fn plan_error(message: &str) -> SqlError {
         return error;
     }
     from_text(message, SqlState::SyntaxError)
-}
-
-fn undefined_function(name: &str, message: &str) -> SqlError {
-    let error = SqlError::new(SqlState::UndefinedFunction, format!("function {name} does not exist"));
-    match between(message, "Did you mean '", "'").filter(|near| strsim::damerau_levenshtein(near, name) <= 3) {
-        Some(near) => error.with_hint(format!("did you mean {near}?")),
-        None => error,
-    }
 }
 
 fn grouping_error(message: &str) -> SqlError {
@@ -173,7 +165,9 @@ fn type_error(message: &str) -> Option<SqlError> {
         let call = between(message, "argument types '", "'").or_else(|| between(message, "'", "'")).unwrap_or("call");
         return Some(
             SqlError::new(SqlState::UndefinedFunction, format!("function {} does not exist", with_sql_types(call)))
-                .with_hint("no function of that name takes these arguments; a cast may help"),
+                .with_hint(
+                    "No function matches the given name and argument types. You might need to add explicit type casts.",
+                ),
         );
     }
     if message.contains("UNION") && message.contains("number of columns") || message.contains("same number of columns")
@@ -221,7 +215,19 @@ fn with_sql_types(text: &str) -> String {
         ("Binary", "bytea"),
         ("Time64(µs)", "time"),
     ];
-    NAMES.iter().fold(text.to_owned(), |text, (arrow, sql)| text.replace(arrow, sql))
+    NAMES.iter().fold(without_precision(text), |text, (arrow, sql)| text.replace(arrow, sql))
+}
+
+/// `Decimal128(38, 9)` is `numeric`.
+fn without_precision(text: &str) -> String {
+    let mut text = text.to_owned();
+    for name in ["Decimal128(", "Decimal256("] {
+        while let Some(start) = text.find(name) {
+            let end = text[start..].find(')').map_or(text.len(), |end| start + end + 1);
+            text.replace_range(start..end, "numeric");
+        }
+    }
+    text
 }
 
 fn not_implemented(message: &str) -> SqlError {
@@ -244,6 +250,13 @@ fn from_text(message: &str, otherwise: SqlState) -> SqlError {
     }
     if lower.contains("is too large to store in a decimal") || lower.contains("is too small to store in a decimal") {
         return SqlError::new(SqlState::NumericValueOutOfRange, "numeric field overflow");
+    }
+    if lower.contains("scalar subquery returned more than one row") {
+        let message = "more than one row returned by a subquery used as an expression";
+        return SqlError::new(SqlState::CardinalityViolation, message);
+    }
+    if message == "value overflows numeric format" {
+        return SqlError::new(SqlState::NumericValueOutOfRange, message);
     }
     if lower.contains("overflow") {
         return SqlError::new(SqlState::NumericValueOutOfRange, "value out of range");

@@ -16,10 +16,12 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_expr::ScalarFunctionExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use datafusion::scalar::ScalarValue;
 
+use crate::functions::operator_of;
 use crate::plan::{Aggregate, Node, Op, Properties};
 use crate::sql_type::sql_name;
 
@@ -144,6 +146,12 @@ pub(crate) fn expression(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Strin
         if let Some(cast) = expr.downcast_ref::<CastExpr>() {
             let text = format!("CAST({} AS {})", fmt_sql(cast.expr().as_ref()), sql_name(cast.cast_type()));
             return Ok(Transformed::yes(Text::of(text)));
+        }
+        if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>()
+            && let (Some(operator), [left, right]) = (operator_of(call.fun().name()), call.args())
+        {
+            let infix = BinaryExpr::new(left.clone(), operator, right.clone());
+            return Ok(Transformed::yes(Arc::new(infix)));
         }
         Ok(Transformed::no(expr))
     });

@@ -17,8 +17,10 @@ use datafusion::datasource::{ViewTable, cte_worktable::CteWorkTable, provider_as
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, BinaryExpr, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, Operator,
+    ScalarUDF, TableSource, WindowUDF,
 };
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
@@ -29,7 +31,10 @@ use freshet_types::{RelationId, SqlError, SqlState};
 use crate::catalog::{PlannerCatalog, Relation, RelationContent};
 use crate::coerce::{check_windows, mean_as_postgres};
 use crate::error::{nearest, sql_error};
-use crate::rewrite::{rewrite, visible_name};
+use crate::floats::prefer_floats;
+use crate::functions::undefined_function;
+use crate::operators::PostgresOperators;
+use crate::rewrite::{prepare, rewrite, visible_name};
 use crate::sql_type::PostgresTypes;
 use crate::statement::Query;
 
@@ -52,11 +57,14 @@ pub(crate) struct Names<'a> {
     /// Relations named so far, plain views and what they name left out.
     named: RefCell<Vec<RelationId>>,
     view_depth: Cell<usize>,
+    expr_planners: Vec<Arc<dyn ExprPlanner>>,
 }
 
 impl<'a> Names<'a> {
     pub fn new(state: &'a SessionState, catalog: &'a dyn PlannerCatalog) -> Self {
-        Self { state, catalog, named: RefCell::default(), view_depth: Cell::new(0) }
+        let own: Arc<dyn ExprPlanner> = Arc::new(PostgresOperators);
+        let expr_planners = std::iter::once(own).chain(state.expr_planners().iter().cloned()).collect();
+        Self { state, catalog, named: RefCell::default(), view_depth: Cell::new(0), expr_planners }
     }
 
     /// The relations that the query itself names, plain views among them.
@@ -93,10 +101,11 @@ impl<'a> Names<'a> {
 
     fn plan_ast(
         &self,
-        ast: ast::Query,
+        mut ast: ast::Query,
         parameters: &[Option<DataType>],
         values: Option<Arc<DFSchema>>,
     ) -> Result<LogicalPlan, SqlError> {
+        prepare(&mut ast);
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameters));
         context.set_table_schema(values);
         let statement = ast::Statement::Query(Box::new(ast));
@@ -106,16 +115,18 @@ impl<'a> Names<'a> {
     /// An expression over the columns of `schema`, types coerced.
     pub fn expression(
         &self,
-        ast: ast::Expr,
+        mut ast: ast::Expr,
         schema: &DFSchema,
         parameters: &[Option<DataType>],
     ) -> Result<Expr, SqlError> {
+        prepare(&mut ast);
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameters));
         self.sql_to_rel().sql_to_expr(ast, schema, &mut context).map_err(sql_error)
     }
 
     pub fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         check_windows(&plan)?;
+        let plan = prefer_floats(plan)?;
         let config = self.state.config_options();
         let plan = self.state.analyzer().execute_and_check(plan, config, |_, _| {}).map_err(sql_error)?;
         mean_as_postgres(plan)
@@ -232,19 +243,49 @@ fn told_by_context(plan: &LogicalPlan) -> Result<HashMap<String, DataType>, SqlE
                 }
             }
         }
+        let schema = merge_schema(&node.inputs());
+        if let LogicalPlan::Filter(filter) = node {
+            tell(&mut told, &filter.predicate, || DataType::Boolean);
+        }
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::Cast(cast) = expr
-                    && let Expr::Placeholder(placeholder) = &*cast.expr
-                {
-                    told.insert(placeholder.id.clone(), cast.field.data_type().clone());
-                }
+                tell_by_expression(&mut told, expr, &schema);
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
     visited.map_err(sql_error)?;
     Ok(told)
+}
+
+fn tell(told: &mut HashMap<String, DataType>, expr: &Expr, data_type: impl FnOnce() -> DataType) {
+    if let Expr::Placeholder(placeholder) = expr {
+        told.insert(placeholder.id.clone(), data_type());
+    }
+}
+
+/// `$1::int`, `x = ANY($1)`, `NOT $1`, `$1 AND …`
+fn tell_by_expression(told: &mut HashMap<String, DataType>, expr: &Expr, schema: &DFSchema) {
+    let boolean = || DataType::Boolean;
+    match expr {
+        Expr::Cast(cast) => tell(told, &cast.expr, || cast.field.data_type().clone()),
+        Expr::Not(operand) | Expr::IsTrue(operand) | Expr::IsFalse(operand) => tell(told, operand, boolean),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
+            tell(told, left, boolean);
+            tell(told, right, boolean);
+        }
+        Expr::Case(case) if case.expr.is_none() => {
+            case.when_then_expr.iter().for_each(|(when, _)| tell(told, when, boolean));
+        }
+        Expr::ScalarFunction(call) => {
+            if let ("array_has", [array, element]) = (call.name(), call.args.as_slice())
+                && let Ok(element) = element.get_type(schema)
+            {
+                tell(told, array, || DataType::new_list(element, true));
+            }
+        }
+        _ => {}
+    }
 }
 
 /// `$3` is number 2.
@@ -303,7 +344,7 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.state.expr_planners()
+        &self.expr_planners
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
@@ -311,7 +352,14 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.state.scalar_functions().get(unqualified(name)).cloned()
+        let name = unqualified(name);
+        self.state.scalar_functions().get(name).cloned().or_else(|| {
+            let is_other = name == "unnest"
+                || self.state.higher_order_functions().contains_key(name)
+                || self.state.aggregate_functions().contains_key(name)
+                || self.state.window_functions().contains_key(name);
+            (!is_other).then(|| undefined_function(name))
+        })
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

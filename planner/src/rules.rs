@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -18,6 +18,8 @@ use freshet_types::{SqlError, SqlState};
 use crate::catalog::{PlannerCatalog, Relation};
 use crate::declaration::{Check, SourceDeclaration, TableDefinition};
 use crate::error::sql_error;
+use crate::floats::prefer_in_expression;
+use crate::functions::{cast_bytea, check_overflow};
 use crate::incremental::physical;
 use crate::logical::Names;
 use crate::sql_type::sql_name;
@@ -175,7 +177,13 @@ impl<'a> Scope<'a> {
             return Err(SqlError::new(SqlState::GroupingError, message));
         }
         let context = SimplifyContext::builder().with_schema(Arc::new(self.schema.clone())).build();
-        ExprSimplifier::new(context).coerce(expr, &self.schema).map_err(sql_error)
+        let expr = expr.transform_up(|expr| Ok(Transformed::yes(prefer_in_expression(expr, &self.schema))));
+        let expr = expr.data().map_err(sql_error)?;
+        let coerced = ExprSimplifier::new(context).coerce(expr, &self.schema).map_err(sql_error)?;
+        let meant = coerced.transform_up(|expr| {
+            cast_bytea(expr, &self.schema)?.transform_data(|expr| check_overflow(expr, &self.schema))
+        });
+        meant.data().map_err(sql_error)
     }
 
     /// An expression of type boolean.
@@ -196,7 +204,8 @@ impl<'a> Scope<'a> {
         let found = expr.get_type(&self.schema).map_err(sql_error)?;
         let is_literal = matches!(expr, Expr::Literal(..) | Expr::Placeholder(_));
         check_assignable(&found, wanted, column, is_literal)?;
-        expr.cast_to(wanted, &self.schema).map_err(sql_error)
+        let cast = expr.cast_to(wanted, &self.schema).and_then(|cast| cast_bytea(cast, &self.schema));
+        cast.data().map_err(sql_error)
     }
 }
 

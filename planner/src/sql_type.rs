@@ -60,7 +60,8 @@ fn named_type(name: &ast::ObjectName) -> Result<DataType, SqlError> {
     Ok(match folded.trim_start_matches("pg_catalog.").trim_matches('"') {
         "name" | "char" | "bpchar" | "text" | "varchar" => DataType::Utf8,
         "regtype" | "regproc" | "regnamespace" | "regrole" | "regclass" => DataType::Utf8,
-        "oid" | "xid" | "int4" => DataType::Int32,
+        "oid" => DataType::UInt32,
+        "xid" | "int4" => DataType::Int32,
         "int2" => DataType::Int16,
         "int8" => DataType::Int64,
         "float4" => DataType::Float32,
@@ -113,7 +114,8 @@ pub fn sql_name(data_type: &DataType) -> String {
         DataType::Boolean => "boolean".into(),
         DataType::Int8 | DataType::UInt8 | DataType::Int16 => "smallint".into(),
         DataType::UInt16 | DataType::Int32 => "integer".into(),
-        DataType::UInt32 | DataType::Int64 | DataType::UInt64 => "bigint".into(),
+        DataType::UInt32 => "oid".into(),
+        DataType::Int64 | DataType::UInt64 => "bigint".into(),
         DataType::Float16 | DataType::Float32 => "real".into(),
         DataType::Float64 => "double precision".into(),
         DataType::Decimal128(..) | DataType::Decimal256(..) | DataType::Decimal32(..) | DataType::Decimal64(..) => {

@@ -16,6 +16,7 @@ pub mod config;
 pub mod coordinator;
 pub mod demo;
 pub mod execute;
+pub mod functions;
 pub mod http;
 pub mod limits;
 pub mod logging;

@@ -10,12 +10,8 @@ use anyhow::Context;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
-use datafusion::execution::registry::FunctionRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::functions::math::signum;
-use datafusion::functions_aggregate::variance::var_samp_udaf;
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use freshet_dataflow::{Engine, EngineConfig, Event, RowError};
 use freshet_planner::Planner;
 use freshet_storage::Store;
@@ -30,7 +26,6 @@ use crate::config::Config;
 use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped};
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
 use crate::pipeline::view_status::ViewState;
-use crate::query::checked::CheckedArithmetic;
 use crate::query::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::session::settings::Settings;
@@ -203,13 +198,8 @@ fn query_state(config: &Config) -> anyhow::Result<SessionState> {
     let session_config = freshet_planner::session_config().with_target_partitions(config.workers);
     let builder =
         SessionStateBuilder::new().with_default_features().with_config(session_config).with_runtime_env(runtime);
-    let builder = builder.with_physical_optimizer_rule(Arc::new(CheckedArithmetic));
     let mut state = system::register_functions(builder).build();
-    // Postgres' names of them.
-    let variance = AggregateUDF::clone(&var_samp_udaf()).with_aliases(["variance"]);
-    state.register_udaf(Arc::new(variance))?;
-    let sign = ScalarUDF::clone(&signum()).with_aliases(["sign"]);
-    state.register_udf(Arc::new(sign))?;
+    crate::functions::register(&mut state)?;
     Ok(state)
 }
 

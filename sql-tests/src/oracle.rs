@@ -37,11 +37,11 @@ pub async fn check(client: &Client) -> Result<()> {
     let flowing = client.value(SOURCES).await.context("the oracle cannot list the sources")? != "0";
     for view in &views {
         let [schema, name, definition] = view.as_slice() else { bail!("three columns were expected, not {view:?}") };
-        let select = format!("SELECT * FROM {}.{}", quoted(schema), quoted(name));
+        let view = View { name, select: format!("SELECT * FROM {}.{}", quoted(schema), quoted(name)), definition };
         let outcome = if flowing {
-            check_flowing(client, &select, definition).await
+            check_flowing(client, &view).await
         } else {
-            match difference(client, &select, definition).await? {
+            match difference(client, &view, Inputs::Tables).await? {
                 None => Ok(()),
                 Some(difference) => Err(anyhow!(difference)),
             }
@@ -51,12 +51,27 @@ pub async fn check(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn check_flowing(client: &Client, select: &str, definition: &str) -> Result<()> {
+/// A materialized view to be compared.
+struct View<'a> {
+    name: &'a str,
+    /// Gives its content.
+    select: String,
+    definition: &'a str,
+}
+
+/// Whether there are sources, which may keep nothing that could be read again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inputs {
+    Tables,
+    Sources,
+}
+
+async fn check_flowing(client: &Client, view: &View<'_>) -> Result<()> {
     let mut attempts = Attempts::within(FLOWING_BOUND);
     let mut last = String::new();
     loop {
         attempts.next("view and query to agree").await.with_context(|| last.clone())?;
-        match difference(client, select, definition).await? {
+        match difference(client, view, Inputs::Sources).await? {
             None => return Ok(()),
             Some(difference) => last = difference,
         }
@@ -65,19 +80,28 @@ async fn check_flowing(client: &Client, select: &str, definition: &str) -> Resul
 
 /// How the answers of two queries differ, in words; `None` if they do not.
 ///
-/// A query that fails on some row cannot be compared: the view sets that row aside, the query as a whole gives an
-/// error. Nor can a query over a source that keeps nothing. Both say so by their SQLSTATE; files that go there
-/// state what the view holds.
-async fn difference(client: &Client, view: &str, query: &str) -> Result<Option<String>> {
-    let query_rows = match client.simple_query(query).await {
+/// A query that fails on some row (class 22) cannot be compared: the view sets that row aside, the query as a whole
+/// gives an error. But then the view must have set something aside. Nor can a query over a source that keeps nothing
+/// (55000). Files that go there state what the view holds.
+async fn difference(client: &Client, view: &View<'_>, inputs: Inputs) -> Result<Option<String>> {
+    let query_rows = match client.simple_query(view.definition).await {
         Ok(messages) => text_rows(&messages),
         Err(error) => match error.code().map(|state| state.code()) {
-            Some(state) if state.starts_with("22") || state == "0A000" || state == "55000" => return Ok(None),
+            Some("55000") if inputs == Inputs::Sources => return Ok(None),
+            Some(state) if state.starts_with("22") => return nothing_set_aside(client, view, &describe(&error)).await,
             _ => bail!("the query cannot be run from scratch: {}", describe(&error)),
         },
     };
-    let view_rows = client.rows(view).await?;
+    let view_rows = client.rows(&view.select).await?;
     Ok(describe_difference(view_rows, query_rows))
+}
+
+/// What is wrong with a view whose query fails, if the view itself has no errors.
+async fn nothing_set_aside(client: &Client, view: &View<'_>, error: &str) -> Result<Option<String>> {
+    let name = view.name.replace('\'', "''");
+    let errors = format!("SELECT count(*) FROM freshet_catalog.view_errors WHERE view = '{name}'");
+    let errors = client.value(&errors).await.context("the oracle cannot read the errors of views")?;
+    Ok((errors == "0").then(|| format!("the query fails, and the view has set no row aside: {error}")))
 }
 
 /// Compares two multisets of rows; see [`RELATIVE_TOLERANCE`] for what counts as equal.

@@ -4,6 +4,7 @@
 //! Output         per changed group and epoch: at most one retraction and one insertion.
 //! State          one slot per live group: key, count of rows, accumulators.
 //! On retraction  count and sum subtract; min and max read the group's multiset.
+//! On failure     a group with a result that does not fit its type has no row, and is an error of the view until it fits.
 //! Cost           time O(changed rows), memory O(live groups).
 //!
 //! The last output of a group is not stored: it is computed from the accumulators just before the first change of an
@@ -30,9 +31,11 @@ use freshet_planner::plan;
 use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::{Delta, Weights};
 
-use self::accumulators::{AggregateState, SavedColumns};
+use self::accumulators::{AggregateState, Failures, SavedColumns};
 pub(crate) use self::count::gather;
 use self::entries::Entries;
+use crate::RowError;
+use crate::expressions::cells_text;
 use crate::operators::key_table::KeyTable;
 use crate::operators::state::{self, Changes, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
@@ -68,6 +71,8 @@ struct Touched {
     /// Groups whose row was given in an earlier epoch, and the aggregate columns of these rows, in pieces.
     old: Vec<u32>,
     old_columns: Vec<Vec<ArrayRef>>,
+    /// Those among them that had no row, because a result did not fit its type.
+    old_failures: Failures,
     /// Groups that came up in this epoch.
     new: Vec<u32>,
 }
@@ -130,7 +135,9 @@ impl Aggregate {
         }
         let old = &self.touched.old[first_new_old..];
         if !old.is_empty() {
-            self.touched.old_columns.push(self.evaluate(old)?);
+            let mut failures = Failures::default();
+            self.touched.old_columns.push(self.evaluate(old, &mut failures)?);
+            self.touched.old_failures.append(first_new_old, failures);
         }
         Ok(())
     }
@@ -149,8 +156,8 @@ impl Aggregate {
     }
 
     /// The aggregate columns of the groups at `slots`.
-    fn evaluate(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
-        self.aggregates.iter().map(|aggregate| aggregate.evaluate(slots, &self.counts)).collect()
+    fn evaluate(&self, slots: &[u32], failures: &mut Failures) -> Result<Vec<ArrayRef>, OperatorError> {
+        self.aggregates.iter().map(|aggregate| aggregate.evaluate(slots, &self.counts, failures)).collect()
     }
 
     fn is_live(&self, slot: u32) -> bool {
@@ -166,20 +173,60 @@ impl Aggregate {
     }
 
     /// Gives the retractions and the new rows of groups that had a row before.
-    fn revise(&self, old: &[u32], old_columns: &[Vec<ArrayRef>], out: &mut Output) -> Result<(), OperatorError> {
+    fn revise(&self, touched: &Touched, out: &mut Output) -> Result<(), OperatorError> {
+        let Touched { old, old_columns, old_failures, .. } = touched;
         let old_values = join_pieces(old_columns, self.aggregates.len())?;
-        let new_values = self.evaluate(old)?;
+        let mut new_failures = Failures::default();
+        let new_values = self.evaluate(old, &mut new_failures)?;
         let live = BooleanBuffer::from_iter(old.iter().map(|slot| self.is_live(*slot)));
         let mut changed = !&live;
         for (old_value, new_value) in old_values.iter().zip(&new_values) {
             changed = &changed | distinct(old_value, new_value)?.values();
         }
-        let revised = &changed & &live;
+        let mut revised = &changed & &live;
+        if !old_failures.is_empty() || !new_failures.is_empty() {
+            // A group that fails has no row, before or after.
+            let (had_row, has_row) = (old_failures.successes(old.len()), new_failures.successes(old.len()));
+            let (came, went) = (&!&had_row & &has_row, &had_row & &!&has_row);
+            (changed, revised) = (&(&changed | &went) & &had_row, &(&(&revised | &came) & &has_row) & &live);
+            new_failures.retain(|place, _| live.value(place));
+            let (mut gone, mut come) = (old_failures.clone(), new_failures.clone());
+            gone.retain(|place, reason| new_failures.get(place) != Some(reason));
+            come.retain(|place, reason| old_failures.get(place) != Some(reason));
+            self.report(old, &gone, -1, out)?;
+            self.report(old, &come, 1, out)?;
+        }
         let (changed, revised) = (BooleanArray::new(changed, None), BooleanArray::new(revised, None));
         let retractions = self.rows(&filter_slots(old, &changed), filter_columns(&old_values, &changed)?)?;
         out.push(Delta::deletes(retractions));
         let insertions = self.rows(&filter_slots(old, &revised), filter_columns(&new_values, &revised)?)?;
         out.push(Delta::inserts(insertions));
+        Ok(())
+    }
+
+    /// Gives the rows of groups that had none before.
+    fn introduce(&self, born: &[u32], out: &mut Output) -> Result<(), OperatorError> {
+        let mut failures = Failures::default();
+        let mut values = self.evaluate(born, &mut failures)?;
+        if failures.is_empty() {
+            out.push(Delta::inserts(self.rows(born, values)?));
+            return Ok(());
+        }
+        self.report(born, &failures, 1, out)?;
+        let succeeded = BooleanArray::new(failures.successes(born.len()), None);
+        values = filter_columns(&values, &succeeded)?;
+        out.push(Delta::inserts(self.rows(&filter_slots(born, &succeeded), values)?));
+        Ok(())
+    }
+
+    /// Adds the failing groups among those at `slots` to the errors of the view, or takes them away.
+    fn report(&self, slots: &[u32], failures: &Failures, weight: i64, out: &mut Output) -> Result<(), OperatorError> {
+        for (place, reason) in failures.places() {
+            let keys = self.groups.columns(&slots[place..=place])?;
+            let names = self.schema.fields().iter().map(|field| field.name().as_str());
+            let row = if keys.is_empty() { "all rows".to_owned() } else { cells_text(names.zip(&keys)) };
+            out.errors().add(|| RowError { message: reason.to_owned(), row, weight });
+        }
         Ok(())
     }
 
@@ -225,15 +272,16 @@ impl Operator for Aggregate {
             self.grow();
             self.touch()?;
         }
-        let Touched { old, old_columns, new, .. } = std::mem::take(&mut self.touched).keep_marks(&mut self.touched);
-        self.check_counts(&old)?;
-        self.check_counts(&new)?;
-        if !old.is_empty() {
-            self.revise(&old, &old_columns, out)?;
+        let touched = std::mem::take(&mut self.touched).keep_marks(&mut self.touched);
+        self.check_counts(&touched.old)?;
+        self.check_counts(&touched.new)?;
+        if !touched.old.is_empty() {
+            self.revise(&touched, out)?;
         }
+        let Touched { old, new, .. } = touched;
         let born: Vec<u32> = new.iter().copied().filter(|slot| self.is_live(*slot)).collect();
         if !born.is_empty() {
-            out.push(Delta::inserts(self.rows(&born, self.evaluate(&born)?)?));
+            self.introduce(&born, out)?;
         }
         if self.global == Global::NotGiven {
             self.global = Global::Given;

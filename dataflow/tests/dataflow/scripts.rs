@@ -309,11 +309,51 @@ fn a_sum_may_leave_its_range_and_come_back_within_an_epoch() {
         + 1
         - 1
         flush
-        => + 9223372036854775807
-        + 1
+        => + 9223372036854775807";
+    let mut out = run(&mut operator, std::slice::from_ref(&node.schema), script).unwrap();
+    assert!(out.take_errors().is_empty());
+}
+
+/// What the operator said of groups that fail: message, row and weight.
+fn errors(out: &mut Output) -> Vec<(String, String, i64)> {
+    let (errors, omitted) = out.take_errors().into_parts();
+    assert_eq!(omitted, 0);
+    errors.into_iter().map(|error| (error.message, error.row, error.weight)).collect()
+}
+
+#[test]
+fn a_sum_out_of_range_fails_its_group_until_it_fits_again() {
+    let node = input(1, &schema(&[INT, INT]));
+    let mut operator = aggregate_operator(&node, &[0], &[aggregate(AggregateFunction::Sum, 1, INT), count_star()]);
+    let error = |weight| ("bigint out of range".to_owned(), "c0=1".to_owned(), weight);
+    let schemas = std::slice::from_ref(&node.schema);
+    // Born failing; another group is not touched by it.
+    let script = "
+        + 1 9223372036854775807
+        + 1 1
+        + 2 5
+        flush
+        => + 2 5 1";
+    assert_eq!(errors(&mut run(&mut operator, schemas, script).unwrap()), vec![error(1)]);
+    // It goes on failing, and that is not said twice.
+    assert_eq!(errors(&mut run(&mut operator, schemas, "+ 1 7\nflush").unwrap()), vec![]);
+    let script = "
+        - 1 1
+        - 1 7
+        flush
+        => + 1 9223372036854775807 1";
+    assert_eq!(errors(&mut run(&mut operator, schemas, script).unwrap()), vec![error(-1)]);
+    let script = "
+        + 1 1
+        flush
+        => - 1 9223372036854775807 1";
+    assert_eq!(errors(&mut run(&mut operator, schemas, script).unwrap()), vec![error(1)]);
+    // A group that goes takes its error with it.
+    let script = "
+        - 1 1
+        - 1 9223372036854775807
         flush";
-    let error = run(&mut operator, std::slice::from_ref(&node.schema), script).unwrap_err();
-    assert_eq!(error.to_string(), "bigint out of range");
+    assert_eq!(errors(&mut run(&mut operator, schemas, script).unwrap()), vec![error(-1)]);
 }
 
 #[test]

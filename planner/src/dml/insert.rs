@@ -123,15 +123,15 @@ fn given_rows(
     whole_rows(state, plan, table, columns, catalog)
 }
 
-/// Puts what DEFAULT means in its place, gives a parameter the type of its column, and keeps the digits of numbers that
-/// a decimal column takes: the query engine would read them as floats.
+/// Puts what DEFAULT means in its place, gives a parameter the type of its column, and lets a float column read
+/// the digits of numbers itself: by way of a decimal they would be rounded twice.
 fn prepare_cell(cell: &mut ast::Expr, table: &TableDefinition, column: usize, parameters: &mut Vec<Option<DataType>>) {
     if is_default(cell) {
         *cell = default_of(table, column);
     }
     let data_type = &table.columns[column].data_type;
     super::infer_parameter(cell, data_type, parameters);
-    if matches!(data_type, DataType::Decimal128(..)) {
+    if matches!(data_type, DataType::Float32 | DataType::Float64) {
         keep_digits(cell);
     }
 }

@@ -42,7 +42,7 @@ fn timestamps_have_microseconds() {
     let sql = "SELECT timestamp '2020-01-01', '2020-01-01'::timestamptz, date_bin(INTERVAL '1 minute', ts), ts + INTERVAL '1 day'
                FROM clicks";
     assert_eq!(types(sql), ["Timestamp(µs)", "Timestamp(µs, \"UTC\")", "Timestamp(µs)", "Timestamp(µs)"]);
-    assert_eq!(types("SELECT t || 'x', 'x', 7 / 2 FROM things"), ["Utf8", "Utf8", "Int64"]);
+    assert_eq!(types("SELECT t || 'x', 'x', 7 / 2 FROM things"), ["Utf8", "Utf8", "Int32"]);
 }
 
 #[test]
@@ -50,9 +50,9 @@ fn parameters_are_inferred_from_their_places() {
     let sql = "SELECT $1 + 1, $2, $6::int FROM things WHERE t = $3 AND a > $4 LIMIT $5";
     let plan = planner().plan_query(&query(sql), &TestCatalog, &[]).unwrap();
     use DataType::{Int32, Int64, Utf8};
-    assert_eq!(parameter_types(&plan).unwrap(), [Int64, Utf8, Utf8, Int32, Int64, Int32]);
+    assert_eq!(parameter_types(&plan).unwrap(), [Int32, Utf8, Utf8, Int32, Int64, Int32]);
     let values = vec![
-        ScalarValue::from(1_i64),
+        ScalarValue::from(1_i32),
         ScalarValue::from("x"),
         ScalarValue::from("y"),
         ScalarValue::from(2_i32),
@@ -84,5 +84,5 @@ fn constants_of_execute_are_evaluated() {
     let Statement::Execute(execute) = one("EXECUTE p (1 + 1, 'x')") else { panic!() };
     let values: Vec<ScalarValue> =
         execute.arguments.iter().map(|argument| planner().constant(argument).unwrap()).collect();
-    assert_eq!(values, [ScalarValue::from(2_i64), ScalarValue::from("x")]);
+    assert_eq!(values, [ScalarValue::from(2_i32), ScalarValue::from("x")]);
 }

@@ -6,7 +6,7 @@
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer, Word};
 use freshet_types::SqlError;
 
 use super::position::SqlText;
@@ -50,6 +50,11 @@ impl<'a> Tokens<'a> {
     /// Whether the token after the next one is `token`.
     pub fn second_is(&self, token: &Token) -> bool {
         self.parser.peek_nth_token_ref(1).token == *token
+    }
+
+    /// Whether the statement ends after the next token.
+    pub fn second_is_end(&self) -> bool {
+        matches!(self.parser.peek_nth_token_ref(1).token, Token::EOF | Token::SemiColon | Token::RParen)
     }
 
     /// Whether the token after the next one is one of `words`.
@@ -188,6 +193,11 @@ impl<'a> Tokens<'a> {
     /// "syntax error at or near" the next token.
     pub fn unexpected(&self) -> SqlError {
         self.text.syntax_error(self.parser.peek_token_ref())
+    }
+
+    /// "syntax error at or near" the token at `location`.
+    pub fn unexpected_at(&self, location: Location) -> SqlError {
+        self.text.syntax_error_at(Some(location), self.parser.peek_token_ref())
     }
 
     /// Where the next token is: 1-based, in characters.

@@ -33,7 +33,9 @@ pub(super) fn name_columns(items: &mut [SelectItem]) {
             // A column that `*` gives, too.
             has_wildcard || !names.add_column(expr.to_string(), &visible)
         } else {
-            !names.add_computed(&visible)
+            let is_given = matches!(item, SelectItem::ExprWithAlias { .. });
+            // A name that was made up may be that of a column that `*` gives.
+            !names.add_computed(&visible) || (has_wildcard && !is_given)
         };
         if is_plain_column && !is_taken {
             continue;

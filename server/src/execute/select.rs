@@ -10,14 +10,15 @@ use freshet_types::SqlError;
 
 use crate::query::names::Names;
 use crate::query::pin::Reads;
-use crate::query::run;
+use crate::query::{run, session_functions};
 use crate::session::{Description, Response, Session};
 use crate::status::Status;
 
 pub async fn execute(session: &Session, query: &Query, parameters: Vec<ScalarValue>) -> Result<Response, SqlError> {
     let (plan, reads) = plan(session, query, &types_of(&parameters))?;
     let schema = output_schema(&plan);
-    let query = run::Query { plan: bind(plan, parameters)?, reads };
+    let plan = session_functions::resolve(bind(plan, parameters)?, session)?;
+    let query = run::Query { plan, reads };
     let not_before = session.server.coordinator.last_commit();
     let server = &session.server;
     let (stream, pinned) = query.start(server, not_before, server.coordinator.sealed()).await?;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use freshet_planner::sql_error;
 use freshet_types::{Epoch, SqlError};
@@ -72,5 +74,25 @@ async fn run(server: &Server, plan: &LogicalPlan) -> Result<(RowStream, Arc<dyn 
 }
 
 async fn physical(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    if !reads_clock(plan).map_err(sql_error)? {
+        return state.create_physical_plan(plan).await.map_err(sql_error);
+    }
+    // `now()` is one instant for all of a query.
+    let mut state = state.clone();
+    let config = state.config().options().clone();
+    state.execution_props_mut().mark_start_execution(config);
     state.create_physical_plan(plan).await.map_err(sql_error)
+}
+
+fn reads_clock(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    const FUNCTIONS: [&str; 3] = ["now", "current_date", "current_time"];
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            found |=
+                expr.exists(|part| Ok(matches!(part, Expr::ScalarFunction(call) if FUNCTIONS.contains(&call.name()))))?;
+            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })
+    })?;
+    Ok(found)
 }

@@ -43,6 +43,7 @@ const KNOWN: &[Known] = &[
     known("integer_datetimes", "on", "times are integers in binary results", true, Kind::Fixed),
     known("IntervalStyle", "postgres", "how intervals are shown", true, Kind::OneOf(&["postgres"])),
     known("is_superuser", "on", "every user is", true, Kind::Fixed),
+    known("jit", "off", "accepted and not used", false, Kind::Accepted),
     known("lock_timeout", "0", "accepted and not used", false, Kind::Accepted),
     known("max_identifier_length", "63", "as in Postgres", false, Kind::Fixed),
     known("search_path", "\"$user\", public", "user objects live in public", true, Kind::Accepted),

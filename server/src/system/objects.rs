@@ -92,7 +92,8 @@ impl Relation {
             relation: self,
             number: number(index),
             name: field.name(),
-            not_null: !field.is_nullable() || self.description.primary_key.contains(&index),
+            // As in Postgres, the columns of a view are not declared to be anything.
+            not_null: self.kind() == "r" && (!field.is_nullable() || self.description.primary_key.contains(&index)),
             wire: wire_type(field),
             comment: self.description.column_comments.get(index).cloned().flatten(),
         })

@@ -69,10 +69,12 @@ async fn the_descriptions_of_views() -> Result<()> {
     let server = server().await?;
     let lines = unaligned(&server, "\\d total").await?;
     assert_eq!(lines[0], "Materialized view \"public.total\"");
-    assert!(lines[2].starts_with("n|bigint|"), "{lines:#?}");
+    assert_eq!(lines[2], "n|bigint|||", "{lines:#?}");
     let lines = unaligned(&server, "\\d rich").await?;
     assert_eq!(lines[0], "View \"public.rich\"");
     assert!(lines[2].starts_with("owner|text|"), "{lines:#?}");
+    let lines = unaligned(&server, "\\sv rich").await?;
+    assert!(lines.iter().any(|line| line.contains("SELECT owner FROM accounts")), "{lines:#?}");
     let lines = unaligned(&server, "\\d+ rich").await?;
     assert!(lines.iter().any(|line| line.contains("SELECT owner FROM accounts")), "{lines:#?}");
     let lines = unaligned(&server, "\\dt+ accounts").await?;
@@ -83,7 +85,7 @@ async fn the_descriptions_of_views() -> Result<()> {
 #[tokio::test]
 async fn other_lists_answer() -> Result<()> {
     let server = server().await?;
-    for command in ["\\l", "\\dn", "\\du", "\\df", "\\di", "\\ds", "\\conninfo", "\\encoding", "\\dx", "\\dp"] {
+    for command in ["\\l", "\\dn", "\\du", "\\df", "\\dT", "\\di", "\\ds", "\\conninfo", "\\encoding", "\\dx", "\\dp"] {
         unaligned(&server, command).await?;
     }
     let schemas = unaligned(&server, "\\dn").await?;

@@ -109,7 +109,7 @@ fn statement(random: &mut StdRng) -> String {
 }
 
 fn row_of_a(random: &mut StdRng) -> String {
-    let doubles = ["0", "0.1", "-2.5", "40.5", "NULL"];
+    let doubles = ["0", "'-0'", "0.1", "-2.5", "40.5", "1e10", "'NaN'", "NULL"];
     let booleans = ["true", "false", "NULL"];
     let double = doubles.choose(random).copied().unwrap_or("0");
     let boolean = booleans.choose(random).copied().unwrap_or("true");

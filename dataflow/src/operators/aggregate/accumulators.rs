@@ -1,9 +1,10 @@
 //! Accumulators: the state of one aggregate over all groups, as columns over slots.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, PrimitiveArray, UInt32Array};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::{filter, is_not_null};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Schema};
 use freshet_planner::plan::{self, AggregateFunction};
@@ -51,6 +52,43 @@ impl<'a> Update<'a> {
     }
 }
 
+/// Groups without a result, by their place among those asked for, and why. They are few.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Failures(BTreeMap<usize, &'static str>);
+
+impl Failures {
+    /// What failed first is what is told.
+    pub fn add(&mut self, place: usize, reason: &'static str) {
+        self.0.entry(place).or_insert(reason);
+    }
+
+    pub fn get(&self, place: usize) -> Option<&'static str> {
+        self.0.get(&place).copied()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds failures of groups that stand after `places` others.
+    pub fn append(&mut self, places: usize, others: Failures) {
+        self.0.extend(others.0.into_iter().map(|(place, reason)| (places + place, reason)));
+    }
+
+    /// Whether each of `places` groups has a result.
+    pub fn successes(&self, places: usize) -> BooleanBuffer {
+        BooleanBuffer::from_iter((0..places).map(|place| !self.0.contains_key(&place)))
+    }
+
+    pub fn retain(&mut self, keep: impl Fn(usize, &'static str) -> bool) {
+        self.0.retain(|place, reason| keep(*place, reason));
+    }
+
+    pub fn places(&self) -> impl Iterator<Item = (usize, &'static str)> {
+        self.0.iter().map(|(place, reason)| (*place, *reason))
+    }
+}
+
 /// The state of an aggregate for every group. A slot that was never used, or was cleared, is an empty group.
 pub trait Accumulator {
     /// Makes room for slots below `slots`.
@@ -60,11 +98,11 @@ pub trait Accumulator {
     /// If a sum leaves its range for good.
     fn update(&mut self, update: Update<'_>) -> Result<(), OperatorError>;
 
-    /// The results of the groups at `slots`.
+    /// The results of the groups at `slots`. One that does not fit its type is NULL, and told to `failures`.
     ///
     /// # Errors
-    /// If a result does not fit its type.
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError>;
+    /// If the state contradicts itself.
+    fn evaluate(&self, slots: &[u32], failures: &mut Failures) -> Result<ArrayRef, OperatorError>;
 
     fn clear(&mut self, slots: &[u32]);
 
@@ -159,10 +197,15 @@ impl AggregateState {
         accumulator.update(Update { slots, values: values.as_ref(), weights })
     }
 
-    pub fn evaluate(&self, slots: &[u32], row_counts: &[i64]) -> Result<ArrayRef, OperatorError> {
+    pub fn evaluate(
+        &self,
+        slots: &[u32],
+        row_counts: &[i64],
+        failures: &mut Failures,
+    ) -> Result<ArrayRef, OperatorError> {
         match &self.kind {
             Kind::RowCount => Ok(super::count::gather(row_counts, slots)),
-            Kind::Accumulated(accumulator) => accumulator.evaluate(slots),
+            Kind::Accumulated(accumulator) => accumulator.evaluate(slots, failures),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use arrow::datatypes::Int64Type;
 
-use super::accumulators::{Accumulator, SavedColumns, Update, column};
+use super::accumulators::{Accumulator, Failures, SavedColumns, Update, column};
 use super::count::add_weight;
 use crate::operators::OperatorError;
 
@@ -37,7 +37,7 @@ impl Accumulator for BooleanAggregate {
         update.each(|slot, row, weight| add_weight(&mut self.counts[slot][usize::from(values.value(row))], weight))
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         let result = |slot: &u32| match (self.counts[*slot as usize], self.quantifier) {
             ([0, 0], _) => None,
             ([falses, _], Quantifier::All) => Some(falses == 0),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::Int64Type;
 
-use super::accumulators::{Accumulator, SavedColumns, Update};
+use super::accumulators::{Accumulator, Failures, SavedColumns, Update};
 use crate::operators::OperatorError;
 
 #[derive(Default)]
@@ -34,7 +34,7 @@ impl Accumulator for Count {
         update.each(|slot, _, weight| add_weight(&mut self.counts[slot], weight))
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         Ok(gather(&self.counts, slots))
     }
 

@@ -13,7 +13,7 @@ use freshet_types::keys::{hash_bytes, hash_int};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::accumulators::{Accumulator, SavedColumns, Update};
+use super::accumulators::{Accumulator, Failures, SavedColumns, Update};
 use super::count::add_weight;
 use super::entries::{Entries, Ledger, saved_columns};
 use crate::operators::OperatorError;
@@ -170,8 +170,8 @@ impl Accumulator for DistinctValues {
         self.inner.update(Update { slots: &slots, values: Some(&values), weights: Some(&weights) })
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
-        self.inner.evaluate(slots)
+    fn evaluate(&self, slots: &[u32], failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
+        self.inner.evaluate(slots, failures)
     }
 
     /// The values of a group without rows are gone already.

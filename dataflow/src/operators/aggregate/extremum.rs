@@ -8,7 +8,7 @@ use arrow::compute::{filter, is_not_null};
 use arrow::datatypes::DataType;
 use freshet_storage::checkpoint::{StateRows, TableChange};
 
-use super::accumulators::{Accumulator, SavedColumns, Update};
+use super::accumulators::{Accumulator, Failures, SavedColumns, Update};
 use super::count::add_weight;
 use super::entries::{ChangedEntries, Entries, Ledger, saved_columns};
 use super::ordered::{Form, form_of, from_bytes, from_int64, from_int128, to_bytes, to_int64, to_int128};
@@ -94,7 +94,7 @@ impl Accumulator for Extremum {
         Ok(())
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         Ok(match &self.best {
             Best::Int64(best) => from_int64(slots.iter().map(|slot| best[*slot as usize]).collect(), &self.data_type)?,
             Best::Int128(best) => from_int128(slots.iter().map(|slot| best[*slot as usize]).collect(), &self.data_type),
@@ -113,7 +113,7 @@ impl Accumulator for Extremum {
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
-        Ok(vec![self.evaluate(slots)?])
+        Ok(vec![self.evaluate(slots, &mut Failures::default())?])
     }
 
     fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
@@ -263,7 +263,7 @@ impl Accumulator for ExtremumOfMultiset {
         }
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         let direction = self.direction;
         Ok(match &self.values {
             Multisets::Int64(sets) => {

@@ -1,15 +1,15 @@
 //! `sum(x)` and `avg(x)`.
 //!
-//! Sums of integers and decimals are kept in 128 bits, and only a result that does not fit its type is an error. Sums
-//! of floats are kept in double-double; NaN and infinities are counted apart, so that they can be retracted.
+//! Sums of integers are kept in 128 bits, those of decimals in 256: only a result that does not fit its type is an
+//! error, which is that group's alone and goes when the result fits again. Sums of floats are kept in double-double; NaN and infinities are counted apart, so that they can be retracted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array};
-use arrow::datatypes::{Decimal128Type, DecimalType, Float64Type, Int64Type};
+use arrow::datatypes::{Decimal128Type, Decimal256Type, DecimalType, Float64Type, Int64Type, i256};
 
-use super::accumulators::{Accumulator, SavedColumns, Update, column};
+use super::accumulators::{Accumulator, Failures, SavedColumns, Update, column};
 use super::count::add_weight;
 use super::double_double::DoubleDouble;
 use crate::operators::OperatorError;
@@ -21,73 +21,75 @@ pub enum Total {
     Average,
 }
 
+const BIGINT_OUT_OF_RANGE: &str = "bigint out of range";
+const NUMERIC_OVERFLOW: &str = "value overflows numeric format";
+
 #[derive(Debug, Clone, Copy, Default)]
-struct WideSum {
+struct IntTotal {
+    /// More terms than a `u64` counts would have to be added before this could overflow.
     sum: i128,
     count: i64,
-}
-
-impl WideSum {
-    #[inline]
-    fn add(&mut self, value: i128, weight: i64) -> Result<(), OperatorError> {
-        let term = if weight == 1 { Some(value) } else { value.checked_mul(i128::from(weight)) };
-        let sum = term.and_then(|term| self.sum.checked_add(term));
-        self.sum = sum.ok_or(OperatorError::OutOfRange("numeric"))?;
-        add_weight(&mut self.count, weight)
-    }
-}
-
-fn save_sums(sums: &[WideSum], slots: &[u32]) -> Vec<ArrayRef> {
-    let at = |slot: &u32| sums[*slot as usize];
-    let totals = column::<Decimal128Type>(slots.iter().map(|slot| at(slot).sum));
-    vec![totals, column::<Int64Type>(slots.iter().map(|slot| at(slot).count))]
-}
-
-fn load_sums(sums: &mut [WideSum], slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
-    let (totals, counts) = (columns.numbers::<Decimal128Type>()?.values(), columns.numbers::<Int64Type>()?.values());
-    for ((slot, sum), count) in slots.iter().zip(totals).zip(counts) {
-        sums[*slot as usize] = WideSum { sum: *sum, count: *count };
-    }
-    Ok(())
 }
 
 /// `sum` of BIGINT.
 #[derive(Default)]
 pub struct IntSum {
-    sums: Vec<WideSum>,
+    sums: Vec<IntTotal>,
 }
 
 impl Accumulator for IntSum {
     fn grow(&mut self, slots: usize) {
-        self.sums.resize(slots, WideSum::default());
+        self.sums.resize(slots, IntTotal::default());
     }
 
     fn update(&mut self, update: Update<'_>) -> Result<(), OperatorError> {
         let values = update.values().as_primitive::<Int64Type>().values();
-        update.each(|slot, row, weight| self.sums[slot].add(i128::from(values[row]), weight))
+        update.each(|slot, row, weight| {
+            let total = &mut self.sums[slot];
+            let sum = total.sum.checked_add(i128::from(values[row]) * i128::from(weight));
+            total.sum = sum.ok_or(OperatorError::OutOfRange("numeric"))?;
+            add_weight(&mut total.count, weight)
+        })
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
-        let mut results = Vec::with_capacity(slots.len());
-        for slot in slots {
-            let WideSum { sum, count } = self.sums[*slot as usize];
-            let sum = i64::try_from(sum).map_err(|_| OperatorError::OutOfRange("bigint"))?;
-            results.push((count != 0).then_some(sum));
-        }
-        Ok(Arc::new(Int64Array::from(results)))
+    fn evaluate(&self, slots: &[u32], failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
+        let results = slots.iter().enumerate().map(|(at, slot)| {
+            let IntTotal { sum, count } = self.sums[*slot as usize];
+            if count == 0 {
+                return None;
+            }
+            let sum = i64::try_from(sum).ok();
+            if sum.is_none() {
+                failures.add(at, BIGINT_OUT_OF_RANGE);
+            }
+            sum
+        });
+        Ok(Arc::new(results.collect::<Int64Array>()))
     }
 
     fn clear(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|slot| self.sums[*slot as usize] = WideSum::default());
+        slots.iter().for_each(|slot| self.sums[*slot as usize] = IntTotal::default());
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
-        Ok(save_sums(&self.sums, slots))
+        let at = |slot: &u32| self.sums[*slot as usize];
+        let sums = column::<Decimal128Type>(slots.iter().map(|slot| at(slot).sum));
+        Ok(vec![sums, column::<Int64Type>(slots.iter().map(|slot| at(slot).count))])
     }
 
     fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
-        load_sums(&mut self.sums, slots, columns)
+        let (sums, counts) = (columns.numbers::<Decimal128Type>()?.values(), columns.numbers::<Int64Type>()?.values());
+        for ((slot, sum), count) in slots.iter().zip(sums).zip(counts) {
+            self.sums[*slot as usize] = IntTotal { sum: *sum, count: *count };
+        }
+        Ok(())
     }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct DecimalTotal {
+    sum: i256,
+    count: i64,
 }
 
 /// `sum` and `avg` of NUMERIC.
@@ -96,63 +98,86 @@ pub struct DecimalAggregate {
     precision: u8,
     scale: i8,
     /// What brings a sum to the scale of the result.
-    factor: i128,
-    sums: Vec<WideSum>,
+    factor: i256,
+    sums: Vec<DecimalTotal>,
 }
 
 impl DecimalAggregate {
     /// Over values of scale `from_scale`, with results of `precision` and `scale`.
     pub fn new(total: Total, from_scale: i8, precision: u8, scale: i8) -> Result<Self, OperatorError> {
         let digits = u32::try_from(i16::from(scale) - i16::from(from_scale)).ok();
-        let factor = digits.and_then(|digits| 10_i128.checked_pow(digits));
+        let factor = digits.and_then(|digits| 10_i128.checked_pow(digits)).map(i256::from_i128);
         let factor = factor.ok_or_else(|| {
             OperatorError::Unsupported("the result of an aggregate has fewer decimal places than its values".into())
         })?;
         Ok(Self { total, precision, scale, factor, sums: Vec::new() })
     }
 
-    fn result(&self, WideSum { sum, count }: WideSum) -> Result<Option<i128>, OperatorError> {
-        if count == 0 {
-            return Ok(None);
-        }
-        let scaled = sum.checked_mul(self.factor).ok_or(OperatorError::OutOfRange("numeric"))?;
+    /// `None` if it does not fit.
+    fn result(&self, DecimalTotal { sum, count }: DecimalTotal) -> Option<i128> {
+        let scaled = sum.checked_mul(self.factor)?;
         let result = match self.total {
             Total::Sum => scaled,
             // Towards zero, as DataFusion does.
-            Total::Average => scaled / i128::from(count),
+            Total::Average => scaled.checked_div(i256::from_i128(i128::from(count)))?,
         };
-        Decimal128Type::validate_decimal_precision(result, self.precision, self.scale)
-            .map_err(|_| OperatorError::OutOfRange("numeric"))?;
-        Ok(Some(result))
+        let result = result.to_i128()?;
+        Decimal128Type::validate_decimal_precision(result, self.precision, self.scale).is_ok().then_some(result)
     }
 }
 
 impl Accumulator for DecimalAggregate {
     fn grow(&mut self, slots: usize) {
-        self.sums.resize(slots, WideSum::default());
+        self.sums.resize(slots, DecimalTotal::default());
     }
 
     fn update(&mut self, update: Update<'_>) -> Result<(), OperatorError> {
         let values = update.values().as_primitive::<Decimal128Type>().values();
-        update.each(|slot, row, weight| self.sums[slot].add(values[row], weight))
+        update.each(|slot, row, weight| {
+            let (value, total) = (i256::from_i128(values[row]), &mut self.sums[slot]);
+            let term = match weight {
+                1 => value,
+                -1 => value.wrapping_neg(),
+                // 128 bits by 64 bits fit 256.
+                _ => value.wrapping_mul(i256::from_i128(i128::from(weight))),
+            };
+            total.sum = total.sum.checked_add(term).ok_or(OperatorError::OutOfRange("numeric"))?;
+            add_weight(&mut total.count, weight)
+        })
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
-        let results = slots.iter().map(|slot| self.result(self.sums[*slot as usize]));
-        let array = Decimal128Array::from(results.collect::<Result<Vec<_>, _>>()?);
+    fn evaluate(&self, slots: &[u32], failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
+        let results = slots.iter().enumerate().map(|(at, slot)| {
+            let total = self.sums[*slot as usize];
+            if total.count == 0 {
+                return None;
+            }
+            let result = self.result(total);
+            if result.is_none() {
+                failures.add(at, NUMERIC_OVERFLOW);
+            }
+            result
+        });
+        let array = results.collect::<Decimal128Array>();
         Ok(Arc::new(array.with_precision_and_scale(self.precision, self.scale)?))
     }
 
     fn clear(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|slot| self.sums[*slot as usize] = WideSum::default());
+        slots.iter().for_each(|slot| self.sums[*slot as usize] = DecimalTotal::default());
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
-        Ok(save_sums(&self.sums, slots))
+        let at = |slot: &u32| self.sums[*slot as usize];
+        let sums = column::<Decimal256Type>(slots.iter().map(|slot| at(slot).sum));
+        Ok(vec![sums, column::<Int64Type>(slots.iter().map(|slot| at(slot).count))])
     }
 
     fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
-        load_sums(&mut self.sums, slots, columns)
+        let (sums, counts) = (columns.numbers::<Decimal256Type>()?.values(), columns.numbers::<Int64Type>()?.values());
+        for ((slot, sum), count) in slots.iter().zip(sums).zip(counts) {
+            self.sums[*slot as usize] = DecimalTotal { sum: *sum, count: *count };
+        }
+        Ok(())
     }
 }
 
@@ -222,7 +247,7 @@ impl Accumulator for FloatAggregate {
         })
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         let result = |slot: &u32| {
             let slot = *slot as usize;
             match (self.sums[slot].count, self.total) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::{Float64Type, Int64Type};
 
-use super::accumulators::{Accumulator, SavedColumns, Update, column};
+use super::accumulators::{Accumulator, Failures, SavedColumns, Update, column};
 use super::count::add_weight;
 use super::double_double::DoubleDouble;
 use crate::operators::OperatorError;
@@ -75,8 +75,8 @@ impl Variance {
         let is_sample = matches!(self.spread, Spread::VarianceSample | Spread::StddevSample);
         let variance = match (moments.count, is_sample) {
             (0, _) | (1, true) => return None,
-            (1, false) => 0.0,
             _ if self.not_finite.contains_key(&slot) => f64::NAN,
+            (1, false) => 0.0,
             (count, true) => moments.squared_distances() / (count - 1) as f64,
             (count, false) => moments.squared_distances() / count as f64,
         };
@@ -110,7 +110,7 @@ impl Accumulator for Variance {
         })
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef, OperatorError> {
+    fn evaluate(&self, slots: &[u32], _failures: &mut Failures) -> Result<ArrayRef, OperatorError> {
         Ok(Arc::new(slots.iter().map(|slot| self.result(*slot as usize)).collect::<Float64Array>()))
     }
 

@@ -25,7 +25,7 @@ pub fn encode(array: &ArrayRef, _field: &Field) -> Result<Cells, SqlError> {
         DataType::Int16 => integers::<Int16Type>(array, put_int2),
         DataType::UInt16 => integers::<UInt16Type>(array, put_int4),
         DataType::Int32 => integers::<Int32Type>(array, put_int4),
-        DataType::UInt32 => integers::<UInt32Type>(array, |out, value| out.put_i64(value)),
+        DataType::UInt32 => integers::<UInt32Type>(array, put_oid),
         DataType::Int64 => integers::<Int64Type>(array, |out, value| out.put_i64(value)),
         DataType::UInt64
         | DataType::Decimal32(..)
@@ -72,6 +72,10 @@ pub fn encode(array: &ArrayRef, _field: &Field) -> Result<Cells, SqlError> {
 
 fn put_int2(out: &mut Vec<u8>, value: i64) {
     out.put_i16(i16::try_from(value).expect("the column's integers have at most 16 bits"));
+}
+
+fn put_oid(out: &mut Vec<u8>, value: i64) {
+    out.put_u32(u32::try_from(value).expect("object ids have 32 bits"));
 }
 
 fn put_int4(out: &mut Vec<u8>, value: i64) {
