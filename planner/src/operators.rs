@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-use crate::functions::{divide_numeric, scale_interval};
+use crate::functions::{divide_interval, divide_numeric, multiply_interval};
 use crate::rewrite::{literal, numeric_literal};
 
 #[derive(Debug)]
@@ -57,13 +57,14 @@ impl ExprPlanner for PostgresOperators {
             (BinaryOperator::Divide, dividend, DataType::Decimal128(..)) if is_exact(dividend) => {
                 PlannerResult::Planned(divide_numeric(a, b))
             }
-            (BinaryOperator::Multiply | BinaryOperator::Divide, DataType::Interval(_), number)
-                if number.is_numeric() =>
-            {
-                PlannerResult::Planned(scale_interval(a, as_double(b), op == BinaryOperator::Divide))
+            (BinaryOperator::Multiply, DataType::Interval(_), number) if number.is_numeric() => {
+                PlannerResult::Planned(multiply_interval(a, as_double(b)))
             }
             (BinaryOperator::Multiply, number, DataType::Interval(_)) if number.is_numeric() => {
-                PlannerResult::Planned(scale_interval(b, as_double(a), false))
+                PlannerResult::Planned(multiply_interval(b, as_double(a)))
+            }
+            (BinaryOperator::Divide, DataType::Interval(_), number) if number.is_numeric() => {
+                PlannerResult::Planned(divide_interval(a, as_double(b)))
             }
             _ => PlannerResult::Original(RawBinaryExpr { op, left: a, right: b }),
         })

@@ -20,11 +20,16 @@ const DAYS_OF_MONTH: f64 = 30.0;
 const SECONDS_OF_DAY: f64 = 86_400.0;
 const NANOS_OF_MICRO: i64 = 1_000;
 
-pub(crate) fn scale_interval(interval: Expr, factor: Expr, divides: bool) -> Expr {
-    static TIMES: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Scaling::function("interval_mul"));
-    static DIVIDED: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Scaling::function("interval_div"));
-    let function = if divides { &DIVIDED } else { &TIMES };
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), vec![interval, factor]))
+/// `interval * factor`
+pub(crate) fn multiply_interval(interval: Expr, factor: Expr) -> Expr {
+    static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Scaling::function("interval_mul"));
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&FUNCTION), vec![interval, factor]))
+}
+
+/// `interval / divisor`
+pub(crate) fn divide_interval(interval: Expr, divisor: Expr) -> Expr {
+    static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Scaling::function("interval_div"));
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&FUNCTION), vec![interval, divisor]))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

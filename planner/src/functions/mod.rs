@@ -8,6 +8,6 @@ mod undefined;
 
 pub(crate) use arithmetic::{check_overflow, operator_of};
 pub(crate) use bytea::cast_bytea;
-pub(crate) use interval::scale_interval;
+pub(crate) use interval::{divide_interval, multiply_interval};
 pub(crate) use numeric_division::divide_numeric;
 pub(crate) use undefined::undefined_function;

@@ -77,6 +77,25 @@ async fn types_of_parameters_are_inferred_from_where_they_stand() -> Result<()> 
 }
 
 #[tokio::test]
+async fn parameters_have_the_types_of_their_places() -> Result<()> {
+    let server = Server::start(1).await?;
+    let client = server.connect().await?;
+    client.run("CREATE TABLE p (id BIGINT, ok BOOLEAN, at TIMESTAMPTZ, b BYTEA)").await?;
+    client.run("INSERT INTO p VALUES (1, true, '2024-01-01', '\\x00ff'), (2, false, '2024-01-02', NULL)").await?;
+    let count = |row: tokio_postgres::Row| row.get::<_, i64>(0);
+    let ids = vec![1_i64, 2, 3];
+    assert_eq!(count(client.query_one("SELECT count(*) FROM p WHERE id = ANY($1)", &[&ids]).await?), 2);
+    assert_eq!(count(client.query_one("SELECT count(*) FROM p WHERE id = ANY($1::bigint[])", &[&ids]).await?), 2);
+    assert_eq!(count(client.query_one("SELECT count(*) FROM p WHERE ok AND $1", &[&true]).await?), 1);
+    assert_eq!(count(client.query_one("SELECT count(*) FROM p WHERE $1", &[&true]).await?), 2);
+    assert_eq!(count(client.query_one("SELECT count(*) FROM p WHERE NOT $1", &[&true]).await?), 0);
+    assert_eq!(count(client.query_one("SELECT count(*) FROM p WHERE b = $1", &[&vec![0_u8, 255]]).await?), 1);
+    let sum = client.query_one("SELECT $1 + 1", &[&1_i32]).await?;
+    assert_eq!(sum.get::<_, i32>(0), 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn text_results_over_the_extended_protocol() -> Result<()> {
     let server = Server::start(1).await?;
     let mut wire = Wire::start(server.postgres()).await?;
