@@ -34,6 +34,9 @@ pub const QUERY_BATCHES_AHEAD_MAX: usize = 2;
 /// How long CREATE SOURCE waits for the outside, in seconds. At the bound: an error, and nothing is created.
 pub const CONNECT_TIMEOUT_S: u64 = 10;
 
+/// How long a query over a source waits for the next records that it knows to be there, in seconds. At the bound: an error.
+pub const SOURCE_SILENCE_S_MAX: u64 = 30;
+
 /// The longest wait between two attempts to read a source again, in seconds.
 pub const RETRY_INTERVAL_S_MAX: u64 = 30;
 

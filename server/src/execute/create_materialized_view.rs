@@ -80,7 +80,7 @@ pub async fn hydrate(server: &Arc<Server>, created: Vec<Created>) -> Result<(), 
             view: id,
             plan: Arc::new(view.plan.node.clone()),
             catalog: catalog.clone(),
-            engine: server.engine.clone(),
+            server: server.clone(),
             as_of,
             offsets: offsets.clone(),
         };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use freshet_planner::statement::{Subscribe, SubscribeTarget};
 use freshet_storage::collection::{Collection, CollectionError};
 use freshet_types::{Delta, Epoch, SqlError, SqlState};
@@ -61,11 +62,12 @@ pub async fn start(session: &Session, subscribe: &Subscribe) -> Result<(SchemaRe
         position,
         upper,
         collection,
+        snapshot: None,
         ready: VecDeque::new(),
         shutdown: session.server.cancel.clone(),
     };
     if subscribe.snapshot {
-        subscription.send_snapshot()?;
+        subscription.begin_snapshot()?;
     } else if subscribe.as_of.is_some() {
         // An epoch that cannot be read any more is refused now, and not with the first change.
         subscription.collection.changes(position, position).map_err(|error| subscription.fell_behind(error))?;
@@ -127,24 +129,35 @@ struct Subscription {
     position: Epoch,
     upper: watch::Receiver<Epoch>,
     collection: Arc<Collection>,
+    /// What is left to send of the snapshot. It shares the rows of the collection.
+    snapshot: Option<SnapshotRows>,
     ready: VecDeque<RecordBatch>,
     shutdown: CancellationToken,
 }
 
+type SnapshotRows = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
 impl Subscription {
-    fn send_snapshot(&mut self) -> Result<(), SqlError> {
+    fn begin_snapshot(&mut self) -> Result<(), SqlError> {
         let snapshot = self.collection.snapshot(self.position).map_err(|error| self.fell_behind(error))?;
-        for batch in snapshot.batches(None).map_err(read_error)? {
-            let rows = self.rows(self.position, &Delta::inserts(batch))?;
-            self.ready.push_back(rows);
-        }
-        self.send_progress()
+        self.snapshot = Some(Box::new(snapshot.scan(None)));
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<RecordBatch, SqlError> {
         loop {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(batch);
+            }
+            if let Some(snapshot) = &mut self.snapshot {
+                match snapshot.next() {
+                    Some(batch) => return self.rows(self.position, &Delta::inserts(batch.map_err(arrow_error)?)),
+                    None => {
+                        self.snapshot = None;
+                        self.send_progress()?;
+                        continue;
+                    }
+                }
             }
             let upper = *self.upper.borrow_and_update();
             if upper > self.position {

@@ -1,26 +1,30 @@
 //! Hydration: feeds a new view what its inputs held at the epoch at which it starts.
 //!
 //! Tables and views are read from their collections at that epoch, sources from their start up to the offsets sealed
-//! with it. Meanwhile the dataflow already receives what came later, and holds it back until it is complete.
+//! with it. Meanwhile the dataflow already receives what came later, and holds it back until it is complete. A source that
+//! cannot be reached is waited for.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use freshet_connectors::{Offsets, Range};
-use freshet_dataflow::Engine;
+use freshet_connectors::{Offsets, Range, SourceError};
 use freshet_planner::plan::{Node, Op};
 use freshet_storage::collection::{Collection, Snapshot};
 use freshet_types::{Delta, Epoch, RelationId, SqlError};
+use tracing::warn;
 
 use crate::catalog::{CatalogState, Object, SourceObject};
+use crate::limits::RETRY_INTERVAL_S_MAX;
 use crate::query::pin::read_error;
+use crate::server::Server;
 
 /// A view to hydrate.
 pub struct Backfill {
     pub view: RelationId,
     pub plan: Arc<Node>,
     pub catalog: Arc<CatalogState>,
-    pub engine: Arc<Engine>,
+    pub server: Arc<Server>,
     pub as_of: Epoch,
     pub offsets: HashMap<RelationId, Offsets>,
 }
@@ -53,7 +57,7 @@ impl Backfill {
                 }
                 Input::Source(source, until) => self.feed_source(relation, &source, until).await?,
             }
-            self.engine.finish_snapshot(self.view, relation);
+            self.server.engine.finish_snapshot(self.view, relation);
         }
         Ok(())
     }
@@ -73,7 +77,7 @@ impl Backfill {
 
     fn feed(&self, relation: RelationId, snapshot: &Snapshot) -> Result<(), SqlError> {
         for batch in snapshot.batches(None).map_err(read_error)? {
-            self.engine.feed_snapshot(self.view, relation, Delta::inserts(batch));
+            self.server.engine.feed_snapshot(self.view, relation, Delta::inserts(batch));
         }
         Ok(())
     }
@@ -82,12 +86,46 @@ impl Backfill {
         if until == source.start {
             return Ok(());
         }
-        let range = Range { from: source.start.clone(), until: Some(until) };
-        let mut reading = source.connector.read(range, &columns_read(&self.plan, relation)).await?;
+        let columns = columns_read(&self.plan, relation);
+        let mut from = source.start.clone();
+        let mut wait = Duration::from_secs(1);
+        loop {
+            let before = from.clone();
+            let range = |from: &Offsets| Range { from: from.clone(), until: Some(until.clone()) };
+            match self.feed_range(relation, source, range(&from), &columns, &mut from).await {
+                Err(SourceError::Unreachable { message, .. }) if self.is_wanted() => {
+                    if from != before {
+                        wait = Duration::from_secs(1);
+                    }
+                    warn!(view = %self.view, "hydration waits for its source, and tries again in {wait:?}: {message}");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(RETRY_INTERVAL_S_MAX));
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    /// Feeds what a range of a source has; `reached` follows.
+    async fn feed_range(
+        &self,
+        relation: RelationId,
+        source: &SourceObject,
+        range: Range,
+        columns: &[usize],
+        reached: &mut Offsets,
+    ) -> Result<(), SourceError> {
+        let mut reading = source.connector.read(range, columns).await?;
         while let Some(batch) = reading.next().await? {
-            self.engine.feed_snapshot(self.view, relation, Delta::inserts(batch.rows));
+            reached.0.extend(batch.offsets.0);
+            self.server.engine.feed_snapshot(self.view, relation, Delta::inserts(batch.rows));
         }
         Ok(())
+    }
+
+    /// Whether the view is still there.
+    fn is_wanted(&self) -> bool {
+        self.server.catalog.state().get(self.view).is_some()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A source as a table: the records that live views have seen at an epoch, read once more from the outside.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -12,10 +13,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use freshet_connectors::{Offsets, Range, SourceError};
-use freshet_types::SqlError;
+use freshet_types::{SqlError, SqlState};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::catalog::SourceObject;
+use crate::limits::SOURCE_SILENCE_S_MAX;
 
 /// The rows of a source from its start up to `until`.
 pub struct SourceTable {
@@ -84,12 +86,21 @@ impl PartitionStream for Reading {
         let batches = stream::once(async move {
             let reading = source.connector.read(range, &columns).await.map_err(outside)?;
             Ok::<_, DataFusionError>(stream::try_unfold(reading, |mut reading| async {
-                let batch = reading.next().await.map_err(outside)?;
+                let next = tokio::time::timeout(Duration::from_secs(SOURCE_SILENCE_S_MAX), reading.next()).await;
+                let batch = next.map_err(|_| silent())?.map_err(outside)?;
                 Ok::<_, DataFusionError>(batch.map(|batch| (batch.rows, reading)))
             }))
         });
         Box::pin(RecordBatchStreamAdapter::new(self.source.schema.clone(), batches.try_flatten().boxed()))
     }
+}
+
+fn silent() -> DataFusionError {
+    let message = format!("the source has not delivered anything for {SOURCE_SILENCE_S_MAX} seconds");
+    let error = SqlError::new(SqlState::ConnectionFailure, message)
+        .with_detail("a query over a source reads its records from the outside again")
+        .with_hint("see freshet_catalog.source_status; a materialized view over the source answers without it");
+    DataFusionError::External(Box::new(error))
 }
 
 fn outside(error: SourceError) -> DataFusionError {
