@@ -14,7 +14,7 @@ use datafusion::scalar::ScalarValue;
 use freshet_types::{SqlError, SqlState};
 
 use crate::error::sql_error;
-use crate::functions::{cast_bytea, check_overflow};
+use crate::functions::{cast_bytea, check_overflow, round_half_even};
 use crate::sql_type::sql_name;
 
 /// Gives expressions Postgres' meaning: casts of fractions to integers round to the nearest where the engine's own cut
@@ -41,17 +41,24 @@ pub(crate) fn mean_as_postgres(plan: LogicalPlan) -> Result<LogicalPlan, SqlErro
 }
 
 fn round_cast(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
-    let Expr::Cast(cast) = expr else { return Ok(Transformed::no(expr)) };
-    let is_fraction = |data_type: &DataType| {
-        matches!(data_type, DataType::Float32 | DataType::Float64)
-            || matches!(data_type, DataType::Decimal128(_, scale) if *scale > 0)
-    };
-    let cuts = cast.field.data_type().is_integer() && is_fraction(&cast.expr.get_type(schema)?);
-    if !cuts {
-        return Ok(Transformed::no(Expr::Cast(cast)));
+    let is_float = |data_type: &DataType| matches!(data_type, DataType::Float32 | DataType::Float64);
+    match expr {
+        Expr::ScalarFunction(mut call) if call.func.name() == "round" && call.args.len() == 1 => {
+            if !is_float(&call.args[0].get_type(schema)?) {
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            }
+            Ok(Transformed::yes(round_half_even(call.args.remove(0))))
+        }
+        Expr::Cast(cast) if cast.field.data_type().is_integer() => {
+            let rounded = match cast.expr.get_type(schema)? {
+                from if is_float(&from) => round_half_even(*cast.expr),
+                DataType::Decimal128(_, scale) if scale > 0 => round().call(vec![*cast.expr]),
+                _ => return Ok(Transformed::no(Expr::Cast(cast))),
+            };
+            Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field: cast.field })))
+        }
+        other => Ok(Transformed::no(other)),
     }
-    let rounded = round().call(vec![*cast.expr]);
-    Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field: cast.field })))
 }
 
 /// The expression with -0 as 0, which it is equal to: keys are compared by their bits. Adding zero does that, and

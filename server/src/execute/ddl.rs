@@ -9,8 +9,8 @@ use freshet_planner::statement::IfExists;
 use freshet_storage::CatalogChange;
 use freshet_types::{RelationId, SqlError, SqlState};
 
-use crate::execute::drop::take_down;
 use crate::catalog::{Entry, Object, ObjectKind, PUBLIC, Record};
+use crate::execute::drop::take_down;
 use crate::server::Server;
 use crate::server::objects::store_error;
 use crate::session::Session;
