@@ -103,6 +103,14 @@ impl<'a> SqlText<'a> {
         SqlError::syntax(format!("{what} at or near \"{rest}\"")).with_position(self.position_of_byte(byte))
     }
 
+    /// Refuses `""`, which names nothing.
+    pub fn check_names(&self, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
+        let is_empty = |token: &&TokenWithSpan| matches!(&token.token, Token::Word(word) if word.quote_style.is_some() && word.value.is_empty());
+        let Some(token) = tokens.iter().find(is_empty) else { return Ok(()) };
+        Err(SqlError::syntax("zero-length delimited identifier at or near \"\"\"\"")
+            .with_position(self.position(token)))
+    }
+
     /// Refuses long chains of operators, which the parser reads in a loop into a tree as deep as the chain is long.
     pub fn check_depth(&self, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
         let mut chains = vec![0_usize];

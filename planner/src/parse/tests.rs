@@ -384,6 +384,16 @@ fn prepared_statements_and_explain() {
 }
 
 #[test]
+fn a_name_has_at_least_one_letter() {
+    for (sql, position) in
+        [("CREATE TABLE \"\" (a INT)", 14), ("SELECT 1 AS \"\"", 13), ("SELECT * FROM public.\"\"", 22)]
+    {
+        let expected = format!("42601: zero-length delimited identifier at or near \"\"\"\" at {position}");
+        assert_eq!(shown(sql), expected, "{sql}");
+    }
+}
+
+#[test]
 fn other_statements_are_refused_by_name() {
     for (sql, expected) in [
         ("LISTEN v", "0A000: LISTEN is not supported yet"),

@@ -29,6 +29,7 @@ impl<'a> Tokens<'a> {
         let text = SqlText::new(sql);
         let tokens =
             Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|error| text.tokenizer_error(&error))?;
+        text.check_names(&tokens)?;
         text.check_depth(&tokens)?;
         let parser = Parser::new(&DIALECT).with_recursion_limit(NESTING_MAX).with_tokens_with_locations(tokens);
         Ok(Self { parser, text })
