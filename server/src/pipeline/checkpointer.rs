@@ -252,7 +252,7 @@ impl Checkpointer {
     fn leave_out_lost(&self, views: &mut HashMap<RelationId, Arc<MaterializedViewObject>>) {
         let catalog = self.server.catalog.state();
         views.retain(|id, view| {
-            let is_lost = catalog.get(*id).is_none() || matches!(view.status.lock().state, ViewState::Failed { .. });
+            let is_lost = catalog.get(*id).is_none() || matches!(view.status.lock().state, ViewState::Failed(_));
             if is_lost {
                 info!(view = %id, "is gone or has failed, and is left out of the checkpoint");
             }

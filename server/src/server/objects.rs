@@ -77,6 +77,7 @@ pub fn materialized_view(
         collection: Collection::new(description, server.config.workers).map_err(collection_error)?,
         plan: Arc::new(plan),
         status: Mutex::new(ViewStatus::default()),
+        running: server.cancel.child_token(),
     })
 }
 

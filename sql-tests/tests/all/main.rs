@@ -4,6 +4,7 @@
 
 mod cancel;
 mod docs;
+mod failures;
 mod generators;
 mod http;
 mod kafka;
