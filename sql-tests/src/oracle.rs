@@ -68,7 +68,10 @@ async fn check_flowing(client: &Client, select: &str, definition: &str) -> Resul
 /// A query that fails on some row cannot be compared: the view sets that row aside, the query as a whole gives an
 /// error. Nor can a query over a source that keeps nothing. Both say so by their SQLSTATE; files that go there
 /// state what the view holds.
-async fn difference(client: &Client, view: &str, query: &str) -> Result<Option<String>> {
+///
+/// # Errors
+/// If the view cannot be read, or its query not be run for another reason.
+pub async fn difference(client: &Client, view: &str, query: &str) -> Result<Option<String>> {
     let query_rows = match client.simple_query(query).await {
         Ok(messages) => text_rows(&messages),
         Err(error) => match error.code().map(|state| state.code()) {

@@ -3,6 +3,7 @@
 //! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
 
 mod cancel;
+mod crash;
 mod docs;
 mod failures;
 mod generators;
