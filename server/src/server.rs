@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
-use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped};
+use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped, Wanted};
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
 use crate::pipeline::view_failure;
 use crate::query::checked::CheckedArithmetic;
@@ -167,9 +167,9 @@ impl Running {
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
         let recovery::Restored { stored, void } = restored;
-        let contained = Vec::new();
+        let (contained, wanted) = (Vec::new(), Wanted::IfChanged);
         let checkpointer =
-            Checkpointer { server: server.clone(), checkpoints, cuts, requests, stored, void, contained };
+            Checkpointer { server: server.clone(), checkpoints, cuts, requests, stored, void, contained, wanted };
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
