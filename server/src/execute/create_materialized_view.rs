@@ -23,7 +23,7 @@ use crate::execute::ddl::{self, Name};
 use crate::execute::drop::take_down;
 use crate::execute::select::with_names;
 use crate::execute::write::refuse_in_transaction;
-use crate::pipeline::backfill::{Backfill, columns_read};
+use crate::pipeline::backfill::{Backfill, columns_read, hold_inputs};
 use crate::pipeline::view_failure::{self, refuse_failed_inputs};
 use crate::pipeline::view_status::ViewState;
 use crate::server::{Server, objects};
@@ -86,7 +86,16 @@ pub async fn hydrate(server: &Arc<Server>, created: Vec<Created>) -> Result<(), 
         view_failure::fail_with_inputs(server, *id, &view.plan.node.relations());
     }
     for Created { id, name, view, .. } in created.into_iter().filter(|created| created.resume.is_none()) {
+        // At once: what a restart brings back is as old as the checkpoint, and moves on as soon as epochs are sealed.
+        let holds = match hold_inputs(&catalog, &view.plan.node, as_of) {
+            Ok(holds) => holds,
+            Err(cause) => {
+                view_failure::fail(server, id, &cause.to_string());
+                continue;
+            }
+        };
         let backfill = Backfill {
+            holds,
             view: id,
             plan: Arc::new(view.plan.node.clone()),
             catalog: catalog.clone(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use freshet_connectors::{Offsets, Range};
 use freshet_dataflow::Engine;
 use freshet_planner::plan::{Node, Op};
-use freshet_storage::collection::{Collection, Snapshot};
+use freshet_storage::collection::{Collection, Hold, Snapshot};
 use freshet_types::{Delta, Epoch, RelationId, SqlError};
 
 use crate::catalog::{CatalogState, Object, SourceObject};
@@ -23,6 +23,22 @@ pub struct Backfill {
     pub engine: Arc<Engine>,
     pub as_of: Epoch,
     pub offsets: HashMap<RelationId, Offsets>,
+    /// Keep the inputs readable at `as_of`, however late the hydration comes to them.
+    pub holds: Vec<Hold>,
+}
+
+/// Keeps what `plan` reads readable at `as_of`, the last sealed epoch.
+///
+/// # Errors
+/// If it is not any more.
+pub fn hold_inputs(catalog: &CatalogState, plan: &Node, as_of: Epoch) -> Result<Vec<Hold>, SqlError> {
+    let collection = |relation| match &catalog.get(relation)?.object {
+        Object::Table(table) => Some(table.collection.clone()),
+        Object::MaterializedView(view) => Some(view.collection.clone()),
+        Object::Source(_) | Object::View(_) => None,
+    };
+    let collections = plan.relations().into_iter().filter_map(collection);
+    collections.map(|collection| collection.hold(as_of).map_err(read_error)).collect()
 }
 
 enum Input {
@@ -36,8 +52,7 @@ impl Backfill {
     ///
     /// # Errors
     /// If an input cannot be read; the view then never becomes complete.
-    pub async fn run(self) -> Result<(), SqlError> {
-        // Snapshots of tables first, all of them: they hold on to the versions of `as_of` while slower inputs are read.
+    pub async fn run(mut self) -> Result<(), SqlError> {
         let mut inputs = Vec::new();
         for relation in self.plan.relations() {
             inputs.push((relation, self.input(relation)?));
@@ -55,6 +70,7 @@ impl Backfill {
             }
             self.engine.finish_snapshot(self.view, relation);
         }
+        self.holds.clear();
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 mod cancel;
 mod crash;
+mod damage;
 mod disk;
 mod docs;
 mod failures;
