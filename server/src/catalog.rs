@@ -15,6 +15,7 @@ use freshet_storage::collection::Collection;
 use freshet_types::{RelationId, SqlError, SqlState};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::source_progress::SourceProgress;
 use crate::pipeline::view_status::ViewStatus;
@@ -97,6 +98,8 @@ pub struct MaterializedViewObject {
     pub reads: Vec<RelationId>,
     pub collection: Arc<Collection>,
     pub status: Mutex<ViewStatus>,
+    /// Triggered when the view fails or is dropped.
+    pub running: CancellationToken,
 }
 
 impl Object {

@@ -73,8 +73,17 @@ pub enum Command {
     Start,
     /// Seals an epoch and has the state of all complete views told at it, if anything changed since the last time.
     Checkpoint {
+        wanted: Wanted,
         reply: oneshot::Sender<Option<CheckpointContent>>,
     },
+}
+
+/// Whether a checkpoint is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// If anything has changed since the last one.
+    IfChanged,
+    Anyway,
 }
 
 /// What belongs to a checkpoint.
@@ -331,17 +340,17 @@ impl Coordinator {
                 let _ = reply.send(());
             }
             Command::Start => self.started = true,
-            Command::Checkpoint { reply } => {
-                let content = self.checkpoint();
-                // A checkpoint that nobody makes is as good as one that failed.
+            Command::Checkpoint { wanted, reply } => {
+                let content = self.checkpoint(wanted);
+                // A checkpoint that nobody makes is wanted no more.
                 let _ = reply.send(content);
             }
         }
     }
 
     /// Seals an epoch at which all complete views tell their state.
-    fn checkpoint(&mut self) -> Option<CheckpointContent> {
-        if !self.changed && self.pending.is_empty() {
+    fn checkpoint(&mut self, wanted: Wanted) -> Option<CheckpointContent> {
+        if wanted == Wanted::IfChanged && !self.changed && self.pending.is_empty() {
             return None;
         }
         let epoch = self.next_epoch();

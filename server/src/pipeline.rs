@@ -11,4 +11,5 @@ pub mod checkpointer;
 pub mod dead_letters;
 pub mod reader;
 pub mod source_progress;
+pub mod view_failure;
 pub mod view_status;

@@ -15,7 +15,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use freshet_dataflow::{Engine, EngineConfig, Event, RowError};
 use freshet_planner::Planner;
 use freshet_storage::Store;
-use freshet_types::{Clock, Epoch, RelationId, SqlError};
+use freshet_types::{Clock, RelationId, SqlError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,9 +23,9 @@ use tracing::{error, info, warn};
 
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
-use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped};
+use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped, Wanted};
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
-use crate::pipeline::view_status::ViewState;
+use crate::pipeline::view_failure;
 use crate::query::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::session::settings::Settings;
@@ -49,6 +49,8 @@ pub struct Server {
     /// Where to ask for a checkpoint, and what became of the last ones.
     pub checkpoint_requests: mpsc::Sender<CheckpointRequest>,
     pub checkpoint_reports: CheckpointReports,
+    /// Tells the coordinator of views that have failed.
+    pub view_failures: mpsc::UnboundedSender<RelationId>,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
 }
@@ -124,14 +126,14 @@ impl Running {
             Store::open(&config.data).await.with_context(|| format!("cannot open the data at {}", config.data))?;
         let loaded = recovery::load(&store, &clock).await?;
 
-        let (failed, failures) = mpsc::unbounded_channel();
+        let (view_failures, failures) = mpsc::unbounded_channel();
         // Bounded by what one checkpoint asks for.
         let (cut, cuts) = mpsc::unbounded_channel();
         let (checkpoint_requests, requests) = mpsc::channel(16);
         let router = EventRouter::default();
         let on_event = router.clone();
         let engine_config = EngineConfig { workers: config.workers, track_state: true };
-        let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &failed, &cut)))
+        let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &cut)))
             .map_err(|error| anyhow::anyhow!("cannot start the dataflow workers: {error}"))?;
         let engine = Arc::new(engine);
         let readers = cancel.child_token();
@@ -151,6 +153,7 @@ impl Running {
             query_state,
             checkpoint_requests,
             checkpoint_reports: CheckpointReports::default(),
+            view_failures,
             cancel: cancel.clone(),
             config,
         });
@@ -168,6 +171,7 @@ impl Running {
             void,
             contained: Vec::new(),
             broken: None,
+            wanted: Wanted::IfChanged,
         };
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
@@ -253,7 +257,7 @@ impl EventRouter {
     }
 
     /// Called on worker threads.
-    fn handle(&self, event: Event, failed: &mpsc::UnboundedSender<RelationId>, cut: &mpsc::UnboundedSender<Cut>) {
+    fn handle(&self, event: Event, cut: &mpsc::UnboundedSender<Cut>) {
         let Some(server) = self.server.get().and_then(std::sync::Weak::upgrade) else { return };
         match event {
             Event::Cut { view, epoch, worker, operators } => {
@@ -263,19 +267,9 @@ impl EventRouter {
             Event::RowErrors { view, epoch, errors, omitted } => {
                 metrics::counter!("freshet_view_row_errors_total").increment(errors.len() as u64 + omitted);
                 let errors = errors.into_iter().map(in_sql_terms).collect();
-                with_view(&server, view, |_, status| status.record(epoch, errors, omitted));
+                with_view(&server, view, |status| status.record(epoch, errors, omitted));
             }
-            Event::Failed { view, error } => {
-                let since = Epoch(server.clock.now_ms());
-                with_view(&server, view, |name, status| {
-                    error!(view = name, "a materialized view has failed: {error}");
-                    if !matches!(status.state, ViewState::Failed { .. }) {
-                        status.state = ViewState::Failed { error, since };
-                        // The coordinator is gone only at shutdown.
-                        let _ = failed.send(view);
-                    }
-                });
-            }
+            Event::Failed { view, error } => view_failure::fail(&server, view, &error),
         }
     }
 }
@@ -286,14 +280,10 @@ fn in_sql_terms(error: RowError) -> RowError {
     RowError { message: told.message, ..error }
 }
 
-fn with_view(
-    server: &Server,
-    view: RelationId,
-    then: impl FnOnce(&str, &mut crate::pipeline::view_status::ViewStatus),
-) {
+fn with_view(server: &Server, view: RelationId, then: impl FnOnce(&mut crate::pipeline::view_status::ViewStatus)) {
     if let Some(entry) = server.catalog.state().get(view)
         && let Object::MaterializedView(object) = &entry.object
     {
-        then(entry.name(), &mut object.status.lock());
+        then(&mut object.status.lock());
     }
 }

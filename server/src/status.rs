@@ -105,10 +105,7 @@ impl Status<'_> {
         let uppers: Vec<u64> = views.iter().map(|(_, view)| view.collection.upper().millis()).collect();
         // Epochs are milliseconds, so their distance is a time.
         let lag = |upper: &u64| (*upper > 0).then(|| sealed.minus_millis(*upper).millis());
-        let error = |state: &ViewState| match state {
-            ViewState::Failed { error, .. } => Some(error.clone()),
-            _ => None,
-        };
+        let (errors, hints): (Vec<_>, Vec<_>) = states.iter().map(failure).unzip();
         vec![
             text("name", views.iter().map(|(entry, _)| Some(entry.name()))),
             text("state", states.iter().map(|state| Some(state.name()))),
@@ -118,7 +115,8 @@ impl Status<'_> {
             number("memory_bytes", views.iter().map(|(_, view)| Some(view.collection.memory_bytes() as u64))),
             number("row_errors", views.iter().map(|(_, view)| Some(view.status.lock().error_count() as u64))),
             number("row_errors_not_kept", views.iter().map(|(_, view)| Some(view.status.lock().errors_not_kept))),
-            text("error", states.iter().map(error)),
+            text("error", errors),
+            text("hint", hints),
         ]
     }
 
@@ -197,6 +195,14 @@ impl Status<'_> {
             text("name", settings.iter().map(|(name, _)| Some(*name))),
             text("value", settings.iter().map(|(_, value)| Some(value))),
         ]
+    }
+}
+
+/// Why a view has failed, and what to do about it.
+fn failure(state: &ViewState) -> (Option<String>, Option<String>) {
+    match state {
+        ViewState::Failed(failure) => (Some(failure.error()), Some(failure.hint())),
+        ViewState::Hydrating | ViewState::Live => (None, None),
     }
 }
 

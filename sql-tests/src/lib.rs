@@ -5,11 +5,13 @@
 //! * [`slt`] runs the `.slt` files in all [`slt::Mode`]s, with [`oracle`] looking at every materialized view after
 //!   every statement;
 //! * [`kafka`] starts a real Apache Kafka broker;
-//! * [`psql`] runs the real psql.
+//! * [`psql`] runs the real psql;
+//! * [`crash`] kills servers under load.
 //!
 //! Nothing here links the server: what cannot be seen from outside is tested in the crate that does it.
 
 pub mod client;
+pub mod crash;
 pub mod kafka;
 pub mod oracle;
 pub mod psql;

@@ -41,7 +41,7 @@ pub async fn check(client: &Client) -> Result<()> {
         let outcome = if flowing {
             check_flowing(client, &view).await
         } else {
-            match difference(client, &view, Inputs::Tables).await? {
+            match view_difference(client, &view, Inputs::Tables).await? {
                 None => Ok(()),
                 Some(difference) => Err(anyhow!(difference)),
             }
@@ -71,19 +71,19 @@ async fn check_flowing(client: &Client, view: &View<'_>) -> Result<()> {
     let mut last = String::new();
     loop {
         attempts.next("view and query to agree").await.with_context(|| last.clone())?;
-        match difference(client, view, Inputs::Sources).await? {
+        match view_difference(client, view, Inputs::Sources).await? {
             None => return Ok(()),
             Some(difference) => last = difference,
         }
     }
 }
 
-/// How the answers of two queries differ, in words; `None` if they do not.
+/// How a view differs from its query, in words; `None` if it does not.
 ///
 /// A query that fails on some row (class 22) cannot be compared: the view sets that row aside, the query as a whole
 /// gives an error. But then the view must have set something aside. Nor can a query over a source that keeps nothing
 /// (55000). Files that go there state what the view holds.
-async fn difference(client: &Client, view: &View<'_>, inputs: Inputs) -> Result<Option<String>> {
+async fn view_difference(client: &Client, view: &View<'_>, inputs: Inputs) -> Result<Option<String>> {
     let query_rows = match client.simple_query(view.definition).await {
         Ok(messages) => text_rows(&messages),
         Err(error) => match error.code().map(|state| state.code()) {
@@ -94,6 +94,14 @@ async fn difference(client: &Client, view: &View<'_>, inputs: Inputs) -> Result<
     };
     let view_rows = client.rows(&view.select).await?;
     Ok(describe_difference(view_rows, query_rows))
+}
+
+/// How the answers of two queries differ, in words; `None` if they do not.
+///
+/// # Errors
+/// If one of them cannot be run.
+pub async fn difference(client: &Client, view: &str, query: &str) -> Result<Option<String>> {
+    Ok(describe_difference(client.rows(view).await?, client.rows(query).await?))
 }
 
 /// What is wrong with a view whose query fails, if the view itself has no errors.

@@ -36,11 +36,13 @@ pub struct ServerConfig {
     pub workers: usize,
     /// Further arguments of `freshet serve`.
     pub arguments: Vec<OsString>,
+    /// Where to make the data folder, if not among the temporary ones.
+    pub parent: Option<PathBuf>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { workers: 1, arguments: Vec::new() }
+        Self { workers: 1, arguments: Vec::new(), parent: None }
     }
 }
 
@@ -58,7 +60,8 @@ impl Server {
     /// # Errors
     /// If the binary has not been built, or does not come up.
     pub async fn start_with(config: ServerConfig) -> Result<Self> {
-        let data = tempfile::Builder::new().prefix("freshet-test-").tempdir()?;
+        let parent = config.parent.clone().unwrap_or_else(std::env::temp_dir);
+        let data = tempfile::Builder::new().prefix("freshet-test-").tempdir_in(parent)?;
         let process = Process::start(&config, data.path()).await?;
         Ok(Self { config, data, process })
     }
@@ -103,6 +106,41 @@ impl Server {
         self.config.workers = workers;
     }
 
+    /// With which further arguments the server is started again.
+    pub fn set_arguments(&mut self, arguments: Vec<OsString>) {
+        self.config.arguments = arguments;
+    }
+
+    /// The folder that the server keeps its data in.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Sends the process a signal, named as `kill` does.
+    ///
+    /// # Errors
+    /// If that is not possible.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let process = self.process_id().to_string();
+        let status = Command::new("kill").args(["-s", signal, &process]).status()?;
+        if !status.success() {
+            bail!("cannot send {signal} to the server");
+        }
+        Ok(())
+    }
+
+    /// Starts the server, which must be gone, and kills it after so long, whether it is up or not.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn kill_while_starting(&mut self, after: Duration) -> Result<()> {
+        let mut starting = Starting::new(&self.config, self.data.path())?;
+        tokio::time::sleep(after).await;
+        starting.child.kill().context("cannot kill the server")?;
+        starting.child.wait().context("cannot wait for the server")?;
+        Ok(())
+    }
+
     /// Starts the server again on the same data, on other ports.
     ///
     /// # Errors
@@ -126,16 +164,18 @@ impl Server {
     /// # Errors
     /// If it does not stop in time, or not with success.
     pub async fn stop(&mut self) -> Result<()> {
-        let status = Command::new("kill").args(["-TERM", &self.process_id().to_string()]).status()?;
-        if !status.success() {
-            bail!("cannot signal the server");
-        }
+        self.signal("TERM")?;
         let child = &mut self.process.child;
         let exit = wait::until("the server to stop", async || Ok(child.try_wait()?)).await;
         match exit.with_context(|| self.log_tail())? {
             status if status.success() => Ok(()),
             status => bail!("the server stopped with {status}\n{}", self.log_tail()),
         }
+    }
+
+    /// All lines that the server has logged since it was started last.
+    pub fn log(&self) -> Vec<String> {
+        self.process.log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The end of the server's log, for messages.
@@ -174,8 +214,15 @@ struct Process {
     log: Log,
 }
 
-impl Process {
-    async fn start(config: &ServerConfig, data: &Path) -> Result<Self> {
+/// A process that is not known to be ready.
+struct Starting {
+    child: Child,
+    log: Log,
+    ready: oneshot::Receiver<Addresses>,
+}
+
+impl Starting {
+    fn new(config: &ServerConfig, data: &Path) -> Result<Self> {
         let binary = binary()?;
         let mut child = Command::new(&binary)
             .arg("serve")
@@ -196,6 +243,13 @@ impl Process {
         let stderr = child.stderr.take().context("the server's standard error is not piped")?;
         let writer = log.clone();
         std::thread::spawn(move || writer.follow(BufReader::new(stderr), ready_sender));
+        Ok(Self { child, log, ready })
+    }
+}
+
+impl Process {
+    async fn start(config: &ServerConfig, data: &Path) -> Result<Self> {
+        let Starting { mut child, log, ready } = Starting::new(config, data)?;
         match tokio::time::timeout(START_BOUND, ready).await {
             Ok(Ok(addresses)) => Ok(Self { child, addresses, log }),
             outcome => {

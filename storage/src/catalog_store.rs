@@ -19,7 +19,7 @@ pub enum CatalogChange {
 impl Store {
     /// All records, by ascending id.
     pub async fn load_catalog(&self) -> Result<Vec<(RelationId, Bytes)>, StorageError> {
-        let mut found = self.db.scan_prefix(PREFIX, ..).await?;
+        let mut found = self.db.get().await?.scan_prefix(PREFIX, ..).await?;
         let mut records = Vec::new();
         while let Some(record) = found.next().await? {
             let id = record.key[PREFIX.len()..].try_into().map_err(|_| StorageError::Damaged {
@@ -39,7 +39,7 @@ impl Store {
                 CatalogChange::Put(id, record) => writes.push(Write::Put(key(id), record)),
                 CatalogChange::Delete(id) => {
                     writes.push(Write::Delete(key(id)));
-                    let mut log = self.db.scan_prefix(table_wal::prefix(id), ..).await?;
+                    let mut log = self.db.get().await?.scan_prefix(table_wal::prefix(id), ..).await?;
                     while let Some(record) = log.next().await? {
                         writes.push(Write::Delete(record.key));
                     }

@@ -9,13 +9,15 @@
 //! taken again; writing the same again changes nothing.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use slatedb::{Db, WriteBatch};
+use slatedb::WriteBatch;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::StorageError;
+use crate::open_db::OpenDb;
 
 /// Bytes written in one turn, unless a single commit is larger.
 const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -23,11 +25,14 @@ const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     Put(Bytes, Bytes),
+    /// Puts a value under a key that no write had before and none will have. Should it be there although its
+    /// writer was told that it failed, it is deleted again before anything that comes later is there.
+    Append(Bytes, Bytes),
     Delete(Bytes),
 }
 
 pub(crate) struct GroupCommit {
-    db: Db,
+    db: Arc<OpenDb>,
     queue: Mutex<Queue>,
     turn: AsyncMutex<()>,
 }
@@ -41,12 +46,21 @@ struct Queue {
 
 struct Commit {
     writes: Vec<Write>,
-    /// Its writer was told that it failed, so it is not to be tried again.
-    failed: bool,
+}
+
+impl Commit {
+    /// What is left of it once its writer was told that it failed: it is not to be tried again.
+    fn refused(&self) -> Self {
+        let undo = |write: &Write| match write {
+            Write::Append(key, _) => Some(Write::Delete(key.clone())),
+            Write::Put(..) | Write::Delete(_) => None,
+        };
+        Self { writes: self.writes.iter().filter_map(undo).collect() }
+    }
 }
 
 impl GroupCommit {
-    pub fn new(db: Db) -> Self {
+    pub fn new(db: Arc<OpenDb>) -> Self {
         Self { db, queue: Mutex::default(), turn: AsyncMutex::default() }
     }
 
@@ -54,7 +68,7 @@ impl GroupCommit {
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), StorageError> {
         let ticket = {
             let mut queue = self.queue.lock();
-            queue.commits.push_back(Commit { writes, failed: false });
+            queue.commits.push_back(Commit { writes });
             queue.first + queue.commits.len() as u64 - 1
         };
         loop {
@@ -70,7 +84,7 @@ impl GroupCommit {
             let mut queue = self.queue.lock();
             if let Err(error) = written {
                 let index = usize::try_from(ticket - queue.first).expect("a queue fits into memory");
-                queue.commits[index] = Commit { writes: Vec::new(), failed: true };
+                queue.commits[index] = queue.commits[index].refused();
                 return Err(error);
             }
             queue.commits.drain(..count);
@@ -82,8 +96,7 @@ impl GroupCommit {
         if batch.is_empty() {
             return Ok(());
         }
-        self.db.write(batch).await?;
-        Ok(self.db.flush().await?)
+        self.db.write(batch).await
     }
 }
 
@@ -98,9 +111,9 @@ impl Queue {
                 break;
             }
             count += 1;
-            for write in commit.writes.iter().filter(|_| !commit.failed) {
+            for write in &commit.writes {
                 match write {
-                    Write::Put(key, value) => batch.put_bytes(key.clone(), value.clone()),
+                    Write::Put(key, value) | Write::Append(key, value) => batch.put_bytes(key.clone(), value.clone()),
                     Write::Delete(key) => batch.delete(key),
                 }
             }
@@ -112,13 +125,13 @@ impl Queue {
 impl Write {
     pub fn key(&self) -> &Bytes {
         match self {
-            Self::Put(key, _) | Self::Delete(key) => key,
+            Self::Put(key, _) | Self::Append(key, _) | Self::Delete(key) => key,
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Put(key, value) => key.len() + value.len(),
+            Self::Put(key, value) | Self::Append(key, value) => key.len() + value.len(),
             Self::Delete(key) => key.len(),
         }
     }

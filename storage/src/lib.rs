@@ -18,6 +18,7 @@ pub mod catalog_store;
 pub mod checkpoint;
 pub mod collection;
 mod group_commit;
+mod open_db;
 pub mod scan;
 pub mod store;
 pub mod table_wal;

@@ -22,13 +22,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use slatedb::config::{GarbageCollectorDirectoryOptions, GarbageCollectorOptions, Settings};
-use slatedb::{CloseReason, Db, ErrorKind};
+use slatedb::{CloseReason, ErrorKind};
 
 use crate::checkpoint::CheckpointFiles;
 use crate::group_commit::{GroupCommit, Write};
+use crate::open_db::{OPENINGS, OpenDb};
 
-/// Where in its folder SlateDB keeps its files.
-const STORE_PATH: &str = "store";
 /// Bytes of changes after which they move from the log into the tree.
 const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes that may wait to be written before writers wait.
@@ -56,6 +55,8 @@ pub enum StorageError {
     Damaged { name: String, reason: String },
     #[error("{name} is in storage and was not brought back, so a change of it cannot be stored")]
     NotBroughtBack { name: String },
+    #[error("there is no room left on the disk")]
+    DiskFull,
     #[error("the store cannot be read or written: {reason}")]
     Io { reason: String },
     #[error(transparent)]
@@ -67,14 +68,36 @@ impl From<slatedb::Error> for StorageError {
         match error.kind() {
             ErrorKind::Closed(CloseReason::Fenced) => Self::Fenced,
             ErrorKind::Closed(CloseReason::Clean) => Self::Closed,
-            _ => Self::Io { reason: error.to_string() },
+            _ => Self::io(&error),
         }
+    }
+}
+
+impl From<object_store::Error> for StorageError {
+    fn from(error: object_store::Error) -> Self {
+        Self::io(&error)
+    }
+}
+
+impl StorageError {
+    /// What the outside said: that the disk is full, or anything else.
+    pub(crate) fn io(error: &(dyn std::error::Error + 'static)) -> Self {
+        let is_full = |kind| matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            let shared = error.downcast_ref::<Arc<std::io::Error>>().map(|error| error.kind());
+            if error.downcast_ref::<std::io::Error>().map(std::io::Error::kind).or(shared).is_some_and(is_full) {
+                return Self::DiskFull;
+            }
+            cause = error.source();
+        }
+        Self::Io { reason: error.to_string() }
     }
 }
 
 /// An open store.
 pub struct Store {
-    pub(crate) db: Db,
+    pub(crate) db: Arc<OpenDb>,
     pub(crate) commits: Arc<GroupCommit>,
     /// The files of checkpoints.
     pub(crate) files: CheckpointFiles,
@@ -93,8 +116,8 @@ impl Store {
         tokio::fs::create_dir_all(&path).await.map_err(|error| failed(error.to_string()))?;
         let files = LocalFileSystem::new_with_prefix(&path).map_err(|error| failed(error.to_string()))?;
         let files = Arc::new(files.with_fsync(true));
-        let db = Db::builder(STORE_PATH, files.clone()).with_settings(settings()).build().await;
-        let db = db.map_err(|error| failed(error.to_string()))?;
+        let db = OpenDb::open(files.clone(), settings()).await;
+        let db = Arc::new(db.map_err(|error| failed(error.to_string()))?);
         let commits = Arc::new(GroupCommit::new(db.clone()));
         let store = Self { commits, db, files: CheckpointFiles::new(files, &path), next_sequence: Arc::default() };
         store.next_sequence.store(store.first_sequence().await?, Ordering::SeqCst);
@@ -103,21 +126,21 @@ impl Store {
 
     /// A sequence later than all that were ever used: its upper bits count how often the store was opened.
     async fn first_sequence(&self) -> Result<u64, StorageError> {
-        const KEY: &[u8] = b"store/openings";
         let damaged = || StorageError::Damaged { name: "store/openings".to_owned(), reason: "not a number".to_owned() };
-        let openings = match self.db.get(KEY).await? {
+        let openings = match self.db.get().await?.get(OPENINGS).await? {
             None => 0,
             Some(bytes) => u64::from_be_bytes(bytes[..].try_into().map_err(|_| damaged())?),
         };
         let opening = openings + 1;
         let value = Bytes::copy_from_slice(&opening.to_be_bytes());
-        self.commits.commit(vec![Write::Put(Bytes::from_static(KEY), value)]).await?;
+        self.db.set_opening(value.clone());
+        self.commits.commit(vec![Write::Put(Bytes::from_static(OPENINGS), value)]).await?;
         Ok(opening << SEQUENCE_BITS)
     }
 
     /// The value named `name`.
     pub async fn get_meta(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
-        Ok(self.db.get(meta_key(name)).await?)
+        Ok(self.db.get().await?.get(meta_key(name)).await?)
     }
 
     /// Stores the value named `name`; durable once this returns.
@@ -127,7 +150,7 @@ impl Store {
 
     /// Ends the store's work. Nothing that was acknowledged depends on it.
     pub async fn close(&self) -> Result<(), StorageError> {
-        Ok(self.db.close().await?)
+        Ok(self.db.get().await?.close().await?)
     }
 }
 

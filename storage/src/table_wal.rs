@@ -75,7 +75,7 @@ impl Store {
         let record = wal_record::encode(epoch, delta)?;
         let sequence = self.next_sequence.fetch_add(1, Ordering::SeqCst);
         let key = WalKey { table, sequence };
-        Ok((key, Write::Put(key.to_bytes(), record.into())))
+        Ok((key, Write::Append(key.to_bytes(), record.into())))
     }
 
     /// The log of a table, oldest change first, each with the name of its record.
@@ -83,7 +83,7 @@ impl Store {
         &self,
         table: RelationId,
     ) -> Result<impl Stream<Item = Result<(WalKey, Epoch, Delta), StorageError>> + Send + use<>, StorageError> {
-        let log = self.db.scan_prefix(prefix(table), ..).await?;
+        let log = self.db.get().await?.scan_prefix(prefix(table), ..).await?;
         Ok(futures::stream::try_unfold(log, move |mut log| async move {
             let Some(record) = log.next().await? else {
                 return Ok(None);

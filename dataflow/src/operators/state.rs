@@ -52,7 +52,7 @@ pub struct Changes {
     reset: bool,
     /// What is known of each id.
     flags: Vec<u8>,
-    /// Each dirty id once; some may have gone since.
+    /// The dirty ids; some may have gone since, or be there twice.
     dirty: Vec<u32>,
     /// Ids that were told and are gone.
     gone: Vec<u32>,
@@ -125,12 +125,12 @@ impl Changes {
         let mut changed = std::mem::take(&mut self.dirty);
         changed.retain(|id| {
             let flags = &mut self.flags[*id as usize];
+            let is_changed = *flags & (DIRTY | LIVE) == DIRTY | LIVE;
             *flags &= !DIRTY;
-            let is_live = *flags & LIVE != 0;
-            if is_live {
+            if is_changed {
                 *flags |= TOLD;
             }
-            is_live
+            is_changed
         });
         ChangedIds { reset: std::mem::take(&mut self.reset), gone: std::mem::take(&mut self.gone), changed }
     }
@@ -205,6 +205,13 @@ mod tests {
         changes.restored([7].into_iter(), Telling::OnlyChanges);
         changes.remove(7);
         assert_eq!(taken(&mut changes), (vec![7], vec![]));
+        // An operator that takes in saved rows touches them as it does new ones.
+        for id in [8, 9] {
+            changes.touch(id);
+        }
+        changes.restored([8, 9].into_iter(), Telling::OnlyChanges);
+        changes.touch(9);
+        assert_eq!(taken(&mut changes), (vec![], vec![9]));
         changes.reset();
         changes.touch(0);
         assert!(changes.take().reset);

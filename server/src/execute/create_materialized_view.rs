@@ -15,14 +15,15 @@ use freshet_dataflow::SavedState;
 use freshet_planner::Options;
 use freshet_planner::statement::CreateMaterializedView;
 use freshet_types::{RelationId, SqlError, SqlState};
-use tracing::{error, info};
+use tracing::info;
 
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, ObjectKind};
 use crate::coordinator::{Command, InstallView, Installed, SourceInput};
 use crate::execute::ddl::{self, Name};
 use crate::execute::select::with_names;
 use crate::execute::write::refuse_in_transaction;
-use crate::pipeline::backfill::{Backfill, columns_read};
+use crate::pipeline::backfill::{Backfill, columns_read, hold_inputs};
+use crate::pipeline::view_failure::{self, refuse_failed_inputs};
 use crate::pipeline::view_status::ViewState;
 use crate::server::{Server, objects};
 use crate::session::{Response, Session};
@@ -40,6 +41,7 @@ pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Resu
         Name::Replace(entry) => Some(entry),
     };
     let (view, _) = with_names(session, |names| objects::materialized_view(server, create, names))?;
+    refuse_failed_inputs(&server.catalog.state(), &view.plan.node.relations())?;
     let view = Arc::new(view);
     let id = server.next_id().await?;
     let record = ddl::record(id, &create.name, &create.sql, None);
@@ -75,8 +77,21 @@ pub async fn hydrate(server: &Arc<Server>, created: Vec<Created>) -> Result<(), 
     let catalog = server.catalog.state();
     let views = created.iter().map(|created| install(&catalog, created)).collect();
     let Installed { as_of, offsets } = server.coordinator.ask(|reply| Command::Install { views, reply }).await?;
+    // Views fail while others are created over them.
+    for Created { id, view, .. } in &created {
+        view_failure::fail_with_inputs(server, *id, &view.plan.node.relations());
+    }
     for Created { id, name, view, .. } in created.into_iter().filter(|created| created.resume.is_none()) {
+        // At once: what a restart brings back is as old as the checkpoint, and moves on as soon as epochs are sealed.
+        let holds = match hold_inputs(&catalog, &view.plan.node, as_of) {
+            Ok(holds) => holds,
+            Err(cause) => {
+                view_failure::fail(server, id, &cause.to_string());
+                continue;
+            }
+        };
         let backfill = Backfill {
+            holds,
             view: id,
             plan: Arc::new(view.plan.node.clone()),
             catalog: catalog.clone(),
@@ -85,12 +100,10 @@ pub async fn hydrate(server: &Arc<Server>, created: Vec<Created>) -> Result<(), 
             offsets: offsets.clone(),
         };
         let server = server.clone();
-        task::spawn(format!("hydrate {name}"), server.cancel.clone(), async move {
+        task::spawn(format!("hydrate {name}"), view.running.clone(), async move {
             let started = std::time::Instant::now();
             if let Err(cause) = backfill.run().await {
-                error!(view = name, "cannot hydrate: {cause}");
-                view.status.lock().state = ViewState::Failed { error: cause.to_string(), since: as_of };
-                return;
+                return view_failure::fail(&server, id, &cause.to_string());
             }
             let mut upper = view.collection.watch_upper();
             // The sender lives as long as the view, which this task holds.
@@ -130,11 +143,11 @@ async fn complete(name: &str, view: &MaterializedViewObject) -> Result<(), SqlEr
         if upper.borrow_and_update().millis() > 0 {
             return Ok(());
         }
-        if let ViewState::Failed { error, .. } = &view.status.lock().state {
+        if let ViewState::Failed(failure) = &view.status.lock().state {
             let message = format!("materialized view \"{name}\" was created, but could not be computed");
             return Err(SqlError::new(SqlState::ObjectNotInPrerequisiteState, message)
-                .with_detail(error.clone())
-                .with_hint(format!("DROP MATERIALIZED VIEW {name}, and create it again without the cause")));
+                .with_detail(failure.error())
+                .with_hint(failure.hint()));
         }
         // A view fails without moving its upper, so look again now and then.
         let _ = tokio::time::timeout(std::time::Duration::from_millis(50), upper.changed()).await;

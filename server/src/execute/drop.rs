@@ -62,7 +62,8 @@ pub async fn execute(session: &Session, drop: &DropObjects) -> Result<Response, 
 /// Ends what runs for an object that has left the catalog, or is about to.
 pub async fn take_down(server: &Server, entry: &Entry) -> Result<(), SqlError> {
     match &entry.object {
-        Object::MaterializedView(_) => {
+        Object::MaterializedView(view) => {
+            view.running.cancel();
             server.coordinator.ask(|reply| Command::RemoveView { view: entry.id(), reply }).await?;
         }
         Object::Table(_) | Object::Source(_) => {

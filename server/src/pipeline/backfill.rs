@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use freshet_connectors::{Offsets, Range, SourceError};
 use freshet_planner::plan::{Node, Op};
-use freshet_storage::collection::{Collection, Snapshot};
+use freshet_storage::collection::{Collection, Hold, Snapshot};
 use freshet_types::{Delta, Epoch, RelationId, SqlError};
 use tracing::warn;
 
@@ -27,6 +27,22 @@ pub struct Backfill {
     pub server: Arc<Server>,
     pub as_of: Epoch,
     pub offsets: HashMap<RelationId, Offsets>,
+    /// Keep the inputs readable at `as_of`, however late the hydration comes to them.
+    pub holds: Vec<Hold>,
+}
+
+/// Keeps what `plan` reads readable at `as_of`, the last sealed epoch.
+///
+/// # Errors
+/// If it is not any more.
+pub fn hold_inputs(catalog: &CatalogState, plan: &Node, as_of: Epoch) -> Result<Vec<Hold>, SqlError> {
+    let collection = |relation| match &catalog.get(relation)?.object {
+        Object::Table(table) => Some(table.collection.clone()),
+        Object::MaterializedView(view) => Some(view.collection.clone()),
+        Object::Source(_) | Object::View(_) => None,
+    };
+    let collections = plan.relations().into_iter().filter_map(collection);
+    collections.map(|collection| collection.hold(as_of).map_err(read_error)).collect()
 }
 
 enum Input {
@@ -40,8 +56,7 @@ impl Backfill {
     ///
     /// # Errors
     /// If an input cannot be read; the view then never becomes complete.
-    pub async fn run(self) -> Result<(), SqlError> {
-        // Snapshots of tables first, all of them: they hold on to the versions of `as_of` while slower inputs are read.
+    pub async fn run(mut self) -> Result<(), SqlError> {
         let mut inputs = Vec::new();
         for relation in self.plan.relations() {
             inputs.push((relation, self.input(relation)?));
@@ -59,6 +74,7 @@ impl Backfill {
             }
             self.server.engine.finish_snapshot(self.view, relation);
         }
+        self.holds.clear();
         Ok(())
     }
 

@@ -12,17 +12,17 @@ use freshet_dataflow::OperatorChange;
 use freshet_storage::WalKey;
 use freshet_storage::checkpoint::{Checkpoint, CheckpointStats, Checkpoints};
 use freshet_storage::collection::{Collection, Hold};
-use freshet_types::{Epoch, RelationId, SqlError, SqlState};
+use freshet_types::{Epoch, RelationId, SqlError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, dead_letters_id};
-use crate::coordinator::{CheckpointContent, Command, SourcePosition};
+use crate::coordinator::{CheckpointContent, Command, SourcePosition, Wanted};
 use crate::limits::{CHECKPOINTS_REMEMBERED, LAST_CHECKPOINT_S_MAX};
 use crate::pipeline::view_status::{SavedErrors, ViewState};
-use crate::server::Server;
+use crate::server::{Server, objects};
 
 /// What a checkpoint keeps beside rows and operator state.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -92,6 +92,8 @@ pub struct Checkpointer {
     pub contained: Vec<WalKey>,
     /// Why no checkpoint can be made any more: what operators told is not all there.
     pub broken: Option<SqlError>,
+    /// Whether the next one has to have what one that failed was to have.
+    pub wanted: Wanted,
 }
 
 impl Checkpointer {
@@ -133,17 +135,21 @@ impl Checkpointer {
         }
     }
 
-    /// Makes a checkpoint if anything has changed since the last one.
+    /// Makes a checkpoint if anything has changed since the last one that is durable.
     async fn make(&mut self) -> Result<(), SqlError> {
         let started = Instant::now();
         let started_ms = self.server.clock.now_ms();
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
         }
-        let asked = self.server.coordinator.ask(|reply| Command::Checkpoint { reply }).await?;
+        let asked = self.server.coordinator.ask(|reply| Command::Checkpoint { wanted: self.wanted, reply }).await?;
         let Some(content) = asked else { return Ok(()) };
         let epoch = content.epoch;
+        self.wanted = Wanted::Anyway;
         let made = self.make_at(content).await;
+        if made.is_ok() {
+            self.wanted = Wanted::IfChanged;
+        }
         let duration = started.elapsed();
         metrics::histogram!("freshet_checkpoint_seconds").record(duration.as_secs_f64());
         match &made {
@@ -261,7 +267,7 @@ impl Checkpointer {
     fn leave_out_lost(&self, views: &mut HashMap<RelationId, Arc<MaterializedViewObject>>) {
         let catalog = self.server.catalog.state();
         views.retain(|id, view| {
-            let is_lost = catalog.get(*id).is_none() || matches!(view.status.lock().state, ViewState::Failed { .. });
+            let is_lost = catalog.get(*id).is_none() || matches!(view.status.lock().state, ViewState::Failed(_));
             if is_lost {
                 info!(view = %id, "is gone or has failed, and is left out of the checkpoint");
             }
@@ -315,5 +321,5 @@ pub fn plan_text(view: &MaterializedViewObject) -> Vec<String> {
 }
 
 fn cannot_checkpoint(error: freshet_storage::StorageError) -> SqlError {
-    SqlError::new(SqlState::IoError, "cannot write a checkpoint").with_detail(error.to_string())
+    objects::storage_error("cannot write a checkpoint", &error)
 }

@@ -7,6 +7,7 @@ use freshet_types::Epoch;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::VIEW_ERRORS_MAX;
+use crate::pipeline::view_failure::ViewFailure;
 
 /// The state and the row errors of one materialized view.
 #[derive(Debug, Default)]
@@ -33,10 +34,7 @@ pub enum ViewState {
     Hydrating,
     Live,
     /// Stopped for good; readable as it was.
-    Failed {
-        error: String,
-        since: Epoch,
-    },
+    Failed(ViewFailure),
 }
 
 /// A row on which an expression fails, as often as it is in the view's input.
@@ -51,7 +49,7 @@ impl ViewState {
         match self {
             Self::Hydrating => "hydrating",
             Self::Live => "live",
-            Self::Failed { .. } => "failed",
+            Self::Failed(_) => "failed",
         }
     }
 }

@@ -20,6 +20,7 @@ use freshet_types::{Epoch, RelationId, SqlError, SqlState};
 use parking_lot::Mutex;
 
 use crate::catalog::{MaterializedViewObject, SourceObject};
+use crate::pipeline::view_failure::ViewFailure;
 use crate::pipeline::view_status::ViewState;
 use crate::query::source_scan::SourceTable;
 
@@ -105,8 +106,8 @@ async fn view_upper(
     let mut upper = view.collection.watch_upper();
     let wanted = not_before.max(Epoch(1));
     loop {
-        if let ViewState::Failed { error, since } = &view.status.lock().state {
-            return stale(name, error, *since, view.collection.upper(), alone);
+        if let ViewState::Failed(failure) = &view.status.lock().state {
+            return stale(name, failure, view.collection.upper(), alone);
         }
         if *upper.borrow_and_update() >= wanted {
             return Ok((*upper.borrow(), None));
@@ -116,23 +117,17 @@ async fn view_upper(
     }
 }
 
-fn stale(
-    name: &str,
-    error: &str,
-    since: Epoch,
-    upper: Epoch,
-    alone: bool,
-) -> Result<(Epoch, Option<SqlError>), SqlError> {
+fn stale(name: &str, failure: &ViewFailure, upper: Epoch, alone: bool) -> Result<(Epoch, Option<SqlError>), SqlError> {
     let told =
         SqlError::new(SqlState::ObjectNotInPrerequisiteState, format!("materialized view \"{name}\" has failed"))
-            .with_detail(error.to_owned());
+            .with_detail(failure.error());
     if upper == Epoch::ZERO {
-        return Err(told.with_hint("it never became complete; drop it, and create it again without the cause"));
+        return Err(told.with_hint(format!("it never became complete; {}", failure.hint())));
     }
     if !alone {
-        return Err(told.with_hint("read it alone, or drop it and create it again"));
+        return Err(told.with_hint(format!("read it alone, or {}", failure.hint())));
     }
-    let message = format!("materialized view \"{name}\" is stale: it failed at epoch {since}");
+    let message = format!("materialized view \"{name}\" is stale: it failed at epoch {}", failure.since);
     Ok((upper, Some(SqlError { message, ..told })))
 }
 

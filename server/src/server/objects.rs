@@ -22,7 +22,13 @@ use crate::server::Server;
 
 /// What a user is told if the store fails.
 pub fn store_error(error: StorageError) -> SqlError {
-    SqlError::new(SqlState::IoError, "cannot write to the store").with_detail(error.to_string())
+    storage_error("cannot write to the store", &error)
+}
+
+/// That something cannot be done to the store, in the words of `message`.
+pub fn storage_error(message: &str, error: &StorageError) -> SqlError {
+    let state = if matches!(error, StorageError::DiskFull) { SqlState::DiskFull } else { SqlState::IoError };
+    SqlError::new(state, message).with_detail(error.to_string())
 }
 
 pub fn collection_error(error: CollectionError) -> SqlError {
@@ -77,6 +83,7 @@ pub fn materialized_view(
         collection: Collection::new(description, server.config.workers).map_err(collection_error)?,
         plan: Arc::new(plan),
         status: Mutex::new(ViewStatus::default()),
+        running: server.cancel.child_token(),
     })
 }
 

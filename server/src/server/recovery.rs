@@ -4,17 +4,20 @@
 //! reads. Rows and operator state come back as they were at the epoch of the checkpoint. Views go on from there: sources
 //! are read on from the offsets of that epoch, and what the logs have of later writes follows as one epoch of its own.
 //! A view that was not in the checkpoint hydrates again, while the server serves.
+//!
+//! What is damaged and can be had again is had again: the state of a view from what it reads, dead letters from
+//! their source. Only the rows of a table are nowhere else; without them there is no start.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use freshet_dataflow::{SavedState, output_shards};
 use freshet_planner::Statement;
 use freshet_planner::statement::{CreateMaterializedView, CreateSource, CreateTable};
 use freshet_storage::checkpoint::{Checkpoints, Part, Recovered, Redistribute};
 use freshet_storage::collection::{Collection, CollectionDescription};
-use freshet_storage::{Store, WalKey};
+use freshet_storage::{StorageError, Store, WalKey};
 use freshet_types::{Clock, Delta, Epoch, RelationId, SqlError};
 use futures::TryStreamExt;
 use parking_lot::Mutex;
@@ -79,7 +82,8 @@ pub async fn restore(server: &Arc<Server>, loaded: Loaded) -> anyhow::Result<(Ch
     let Loaded { records, logs, checkpoint, meta, checkpoints, .. } = loaded;
     let stored = checkpoint.iter().flat_map(|checkpoint| checkpoint.relations()).collect();
     let count = records.len();
-    let mut restoring = Restoring { server, checkpoint, meta, logs, views: Vec::new(), resumed: HashSet::new() };
+    let (views, resumed, restarted) = (Vec::new(), HashSet::new(), HashSet::new());
+    let mut restoring = Restoring { server, checkpoint, meta, logs, views, resumed, restarted };
     for record in records {
         let name = record.name.clone();
         let object = restoring.object(&record).await.with_context(|| format!("cannot bring back \"{name}\""))?;
@@ -125,6 +129,8 @@ struct Restoring<'a> {
     views: Vec<Created>,
     /// The views that go on from the checkpoint.
     resumed: HashSet<RelationId>,
+    /// The sources that are read from their start again.
+    restarted: HashSet<RelationId>,
 }
 
 impl Restoring<'_> {
@@ -153,22 +159,45 @@ impl Restoring<'_> {
     }
 
     async fn table(&self, record: &Record, create: &CreateTable) -> anyhow::Result<TableObject> {
-        let collection = self.whole_collection(record.id, objects::table_description(create)).await?;
+        let collection = self.whole_collection(record.id, objects::table_description(create)).await;
+        let collection = collection.map_err(|error| self.lost_rows(&error))?;
         let table = objects::table(self.server, create, collection)?;
         let writer = table.collection.writer(0);
         self.server.coordinator.send(Command::AddTable { table: record.id, writer }).await?;
         Ok(table)
     }
 
-    async fn source(&self, record: &Record, create: &CreateSource) -> anyhow::Result<SourceObject> {
+    /// The rows of a table are nowhere else.
+    fn lost_rows(&self, error: &StorageError) -> anyhow::Error {
+        let data = &self.server.config.data;
+        match error {
+            StorageError::Damaged { .. } => anyhow!(
+                "its rows are lost: {error}; put this file back from a copy of \"{data}\" and start again, \
+                 or start with another folder; nothing has been changed"
+            ),
+            _ => anyhow!("its rows cannot be read: {error}"),
+        }
+    }
+
+    async fn source(&mut self, record: &Record, create: &CreateSource) -> anyhow::Result<SourceObject> {
         let opened = objects::source(self.server, &record.name, &create.declaration)?;
         let start = record.start.clone().context("the catalog does not tell where the source starts")?;
         let description = dead_letters::description(&record.name);
-        let dead_letters = match self.whole_collection(dead_letters_id(record.id), description.clone()).await? {
-            Some(dead_letters) => dead_letters,
-            None => Collection::new(description, 1)?,
+        let mut read = self.meta.sources.get(&record.id).cloned();
+        let dead_letters = match self.whole_collection(dead_letters_id(record.id), description.clone()).await {
+            Ok(Some(dead_letters)) => dead_letters,
+            Ok(None) => Collection::new(description, 1)?,
+            Err(error @ StorageError::Damaged { .. }) => {
+                warn!(
+                    source = record.name,
+                    "cannot read the dead letters, and reads all from the start again: {error}"
+                );
+                self.restarted.insert(record.id);
+                read = None;
+                Collection::new(description, 1)?
+            }
+            Err(error) => return Err(error.into()),
         };
-        let read = self.meta.sources.get(&record.id).cloned();
         if let Some(position) = &read {
             opened.connector.status().resume(position.counted);
         }
@@ -182,11 +211,10 @@ impl Restoring<'_> {
         &self,
         relation: RelationId,
         description: CollectionDescription,
-    ) -> anyhow::Result<Option<Arc<Collection>>> {
+    ) -> Result<Option<Arc<Collection>>, StorageError> {
         let Some(checkpoint) = &self.checkpoint else { return Ok(None) };
         let all_in_one = |rows: &arrow::array::RecordBatch| vec![0; rows.num_rows()];
-        let collection = checkpoint.collection(relation, description, 1, Redistribute::IfShardsDiffer(&all_in_one));
-        Ok(collection.await?)
+        checkpoint.collection(relation, description, 1, Redistribute::IfShardsDiffer(&all_in_one)).await
     }
 
     async fn view(
@@ -229,6 +257,10 @@ impl Restoring<'_> {
             |id: &RelationId| state.get(*id).is_some_and(|entry| matches!(entry.object, Object::MaterializedView(_)));
         if view.plan.node.relations().iter().any(|id| is_view(id) && !self.resumed.contains(id)) {
             info!(view = record.name, "reads a view that is computed again, and is so too");
+            return Ok(None);
+        }
+        if view.plan.node.relations().iter().any(|id| self.restarted.contains(id)) {
+            info!(view = record.name, "reads a source that is read from its start again, and is computed again");
             return Ok(None);
         }
         let workers = self.server.config.workers;

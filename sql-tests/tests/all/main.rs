@@ -3,8 +3,12 @@
 //! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
 
 mod cancel;
+mod crash;
+mod damage;
 mod depth;
+mod disk;
 mod docs;
+mod failures;
 mod generators;
 mod http;
 mod kafka;

@@ -73,7 +73,7 @@ pub(super) struct Prepared {
 impl Checkpoints {
     /// Reads what the last checkpoint left, and deletes files of which it does not know.
     pub async fn open(store: &Store) -> Result<(Self, Option<Recovered>), StorageError> {
-        let manifest = Manifest::load(&store.db).await?;
+        let manifest = Manifest::load(&store.db.get().await?).await?;
         let files = store.files.clone();
         let pin = Arc::new(());
         let mut checkpoints = Self {

@@ -67,12 +67,6 @@ fn path(number: u64) -> Path {
     Path::from(format!("{FOLDER}/{}", file_name(number)))
 }
 
-impl From<object_store::Error> for StorageError {
-    fn from(error: object_store::Error) -> Self {
-        Self::Io { reason: error.to_string() }
-    }
-}
-
 /// The folder of all files.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckpointFiles {
@@ -101,7 +95,7 @@ impl CheckpointFiles {
 
     /// Deletes what a process left that ended while it wrote a file.
     pub async fn delete_half_written(&self) -> Result<(), StorageError> {
-        let failed = |error: std::io::Error| StorageError::Io { reason: error.to_string() };
+        let failed = |error: std::io::Error| StorageError::io(&error);
         let mut entries = match tokio::fs::read_dir(&self.folder).await {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(failed)?,

@@ -1,0 +1,19 @@
+//! `kill -9` under load; `crash --help` tells of the same for longer.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use freshet_sql_tests::crash::{self, Options};
+use freshet_sql_tests::kafka::Kafka;
+
+/// The seed is printed with a failure; `FRESHET_SEED=n` replays it.
+#[tokio::test]
+async fn nothing_is_lost_or_counted_twice() -> Result<()> {
+    let seed = match std::env::var("FRESHET_SEED") {
+        Ok(seed) => seed.parse().context("FRESHET_SEED is a number")?,
+        Err(_) => rand::random(),
+    };
+    let options = Options { kills: 20, seed, time: Duration::from_secs(50), pauses: true };
+    crash::run(Kafka::shared().await?, &options, |_| ()).await?;
+    Ok(())
+}
