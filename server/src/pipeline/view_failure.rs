@@ -121,3 +121,6 @@ fn failed_input(catalog: &CatalogState, relations: &[RelationId]) -> Option<(Str
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

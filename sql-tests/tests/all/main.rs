@@ -8,7 +8,6 @@ mod damage;
 mod depth;
 mod disk;
 mod docs;
-mod failures;
 mod generators;
 mod http;
 mod kafka;
