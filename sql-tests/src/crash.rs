@@ -22,11 +22,11 @@ use anyhow::{Context, Result};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tokio::time::sleep;
 
 use crate::client::Client;
 use crate::kafka::Kafka;
 use crate::server::{Server, ServerConfig};
+use crate::wait::let_pass;
 
 use self::check::Checker;
 use self::further_views::FurtherViews;
@@ -129,12 +129,12 @@ impl<'a> Crash<'a> {
         let over = Cell::new(false);
         let (server, topic) = (&mut self.server, &mut self.topic);
         let kill = async {
-            sleep(work).await;
+            let_pass(work).await;
             if let Some(pause) = pause {
                 server.signal("STOP")?;
-                sleep(pause).await;
+                let_pass(pause).await;
                 server.signal("CONT")?;
-                sleep(work / 2).await;
+                let_pass(work / 2).await;
             }
             over.set(true);
             server.kill_hard()
@@ -203,7 +203,7 @@ async fn ask_for_checkpoints(client: &Client, pause: Option<Duration>, over: &Ce
         if unless_cut_off(client, "CHECKPOINT").await? == Outcome::Unknown {
             break;
         }
-        sleep(pause).await;
+        let_pass(pause).await;
     }
     Ok(())
 }

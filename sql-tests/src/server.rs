@@ -135,7 +135,7 @@ impl Server {
     /// If it cannot be started.
     pub async fn kill_while_starting(&mut self, after: Duration) -> Result<()> {
         let mut starting = Starting::new(&self.config, self.data.path())?;
-        tokio::time::sleep(after).await;
+        wait::let_pass(after).await;
         starting.child.kill().context("cannot kill the server")?;
         starting.child.wait().context("cannot wait for the server")?;
         Ok(())

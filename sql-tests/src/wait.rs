@@ -41,6 +41,11 @@ pub async fn until_within<T>(
     tokio::time::timeout(bound, asking).await.map_err(|_| given_up(bound, what))?
 }
 
+/// Lets `duration` pass: how long a fault or a load lasts, which is up to the test. Nothing is waited for by this.
+pub async fn let_pass(duration: Duration) {
+    tokio::time::sleep_until(Instant::now() + duration).await;
+}
+
 /// Attempts at a steady tick, until the time is up.
 #[derive(Debug)]
 pub struct Attempts {

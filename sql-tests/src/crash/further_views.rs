@@ -9,11 +9,11 @@ use anyhow::{Result, bail};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
-use tokio::time::sleep;
 
 use super::views::VIEWS;
 use super::{Outcome, unless_cut_off};
 use crate::client::Client;
+use crate::wait::let_pass;
 
 const VIEWS_MAX: usize = 4;
 const PREFIX: &str = "further_";
@@ -56,7 +56,7 @@ impl FurtherViews {
                 }
             }
             let pause_ms = self.random.random_range(0..150);
-            sleep(Duration::from_millis(pause_ms)).await;
+            let_pass(Duration::from_millis(pause_ms)).await;
         }
         Ok(())
     }

@@ -33,16 +33,26 @@ pub struct Writer {
 /// The rows of one writer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Rows {
-    /// (k, g, x, m in hundredths) by id.
-    stock: BTreeMap<i32, (i32, &'static str, i64, i64)>,
+    /// By id.
+    stock: BTreeMap<i32, Stock>,
     /// How often there is (k, y).
     notes: BTreeMap<(i32, i32), usize>,
+}
+
+/// A row of `stock`, without its id and its writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stock {
+    k: i32,
+    g: &'static str,
+    x: i64,
+    /// In hundredths.
+    m: i64,
 }
 
 #[derive(Debug, Clone)]
 enum Change {
     /// Inserts, or overwrites.
-    Put(Vec<(i32, (i32, &'static str, i64, i64))>),
+    Put(BTreeMap<i32, Stock>),
     Regroup {
         k: i32,
         g: &'static str,
@@ -128,10 +138,10 @@ impl Writer {
                 let mut put = BTreeMap::new();
                 for _ in 0..random.random_range(1..12) {
                     let id = random.random_range(first..first + IDS_EACH);
-                    let x = random.random_range(0..6);
-                    put.insert(id, (random.random_range(0..8), group(random), x, random.random_range(-9999..9999)));
+                    let (x, m) = (random.random_range(0..6), random.random_range(-9999..9999));
+                    put.insert(id, Stock { k: random.random_range(0..8), g: group(random), x, m });
                 }
-                Change::Put(put.into_iter().collect())
+                Change::Put(put)
             }
             4 => Change::Regroup { k, g: group(random) },
             5 => Change::Remove { k },
@@ -149,8 +159,9 @@ impl Change {
     fn sql(&self, w: i32) -> String {
         match self {
             Self::Put(rows) => {
-                let rows =
-                    rows.iter().map(|(id, (k, g, x, m))| format!("({id}, {w}, {k}, '{g}', {x}, {})", decimal(*m)));
+                let rows = rows
+                    .iter()
+                    .map(|(id, Stock { k, g, x, m })| format!("({id}, {w}, {k}, '{g}', {x}, {})", decimal(*m)));
                 let rows: Vec<String> = rows.collect();
                 format!(
                     "INSERT INTO stock VALUES {} ON CONFLICT (id) DO UPDATE SET k = EXCLUDED.k, g = EXCLUDED.g,
@@ -175,13 +186,13 @@ impl Change {
 impl Rows {
     fn apply(&mut self, change: &Change) {
         match change {
-            Change::Put(rows) => self.stock.extend(rows.iter().copied()),
+            Change::Put(rows) => self.stock.extend(rows),
             Change::Regroup { k, g } => {
-                for row in self.stock.values_mut().filter(|row| row.0 == *k) {
-                    *row = (row.0, g, (row.2 + 1) % 6, row.3 + 1);
+                for row in self.stock.values_mut().filter(|row| row.k == *k) {
+                    *row = Stock { k: row.k, g, x: (row.x + 1) % 6, m: row.m + 1 };
                 }
             }
-            Change::Remove { k } => self.stock.retain(|_, row| row.0 != *k),
+            Change::Remove { k } => self.stock.retain(|_, row| row.k != *k),
             Change::AddNotes(rows) => rows.iter().for_each(|row| *self.notes.entry(*row).or_default() += 1),
             Change::RaiseNotes { k } => {
                 let raise = |((note, y), count)| if note == *k { ((note, y + 1), count) } else { ((note, y), count) };
@@ -193,10 +204,9 @@ impl Rows {
 
     /// As the server writes them.
     fn text(&self) -> (Vec<TextRow>, Vec<TextRow>) {
-        let stock = self
-            .stock
-            .iter()
-            .map(|(id, (k, g, x, m))| vec![id.to_string(), k.to_string(), (*g).to_owned(), x.to_string(), decimal(*m)]);
+        let stock = self.stock.iter().map(|(id, Stock { k, g, x, m })| {
+            vec![id.to_string(), k.to_string(), (*g).to_owned(), x.to_string(), decimal(*m)]
+        });
         let notes = self.notes.iter().map(|((k, y), count)| vec![k.to_string(), y.to_string(), count.to_string()]);
         (stock.collect(), notes.collect())
     }

@@ -7,10 +7,10 @@ use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tokio::time::sleep;
 
 use crate::client::Client;
 use crate::kafka::{Kafka, Record};
+use crate::wait::let_pass;
 
 const PARTITIONS: i32 = 3;
 
@@ -46,7 +46,7 @@ impl<'a> Topic<'a> {
             let records: Vec<Record> = (0..count).map(|_| self.record()).collect();
             self.kafka.produce(&self.name, &records).await?;
             let pause_ms = self.random.random_range(0..60);
-            sleep(Duration::from_millis(pause_ms)).await;
+            let_pass(Duration::from_millis(pause_ms)).await;
         }
         Ok(())
     }
