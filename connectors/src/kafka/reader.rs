@@ -49,11 +49,11 @@ pub fn start(
     if live {
         status.set_state(SourceState::Connecting);
     }
-    let listener = Listener::new(&options.topic, live.then(|| Arc::clone(&status)));
+    let listener = Listener::new(&options.connection.topic, live.then(|| Arc::clone(&status)));
     let consumer = options.client_config().create_with_context(listener).map_err(|error| bad_property(&error))?;
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
     let progress = Progress::new(range);
-    let reading = Reading { topic: options.topic, consumer, decoder, progress, status, live, sender };
+    let reading = Reading { topic: options.connection.topic, consumer, decoder, progress, status, live, sender };
     std::thread::Builder::new()
         .name(format!("kafka {source}"))
         .spawn(move || reading.run_guarded())

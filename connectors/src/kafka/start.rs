@@ -10,7 +10,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::listener::Listener;
-use super::options::{KafkaOptions, Start, bad_property};
+use super::options::{Connection, KafkaOptions, Start, bad_property};
 use crate::options::suggest;
 use crate::source::{Offsets, SourceError};
 
@@ -22,7 +22,7 @@ const ATTEMPT: Duration = Duration::from_millis(500);
 
 /// The offset of each partition at the declared start.
 pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
-    let errand = Errand::new(options)?;
+    let errand = Errand::new(&options.connection)?;
     let partitions = errand.partitions()?;
     let offsets = match &options.start {
         Start::Earliest => errand.each(&partitions, |low, _| low)?,
@@ -30,7 +30,7 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
         Start::Time(since_ms) => errand.since(&partitions, *since_ms)?,
         Start::Offsets(given) => {
             if let Some(partition) = given.keys().find(|partition| !partitions.contains(partition)) {
-                let message = format!("topic \"{}\" has no partition {partition}", options.topic);
+                let message = format!("topic \"{}\" has no partition {partition}", options.connection.topic);
                 return Err(SqlError::new(SqlState::InvalidParameterValue, message)
                     .with_hint(format!("its partitions are 0 to {}", partitions.len().max(1) - 1))
                     .into());
@@ -45,23 +45,29 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
 
 /// The offset after the last record of each partition, as of now.
 pub fn end(options: &KafkaOptions) -> Result<Offsets, SourceError> {
-    let errand = Errand::new(options)?;
+    let errand = Errand::new(&options.connection)?;
     let partitions = errand.partitions()?;
     errand.each(&partitions, |_, high| high).map(Offsets)
 }
 
+/// Finds out whether the topic is there.
+pub fn reach(connection: &Connection) -> Result<(), SourceError> {
+    Errand::new(connection)?.partitions().map(drop)
+}
+
 /// A client with a deadline.
 struct Errand<'a> {
-    options: &'a KafkaOptions,
+    connection: &'a Connection,
     consumer: BaseConsumer<Listener>,
     started: Instant,
 }
 
 impl<'a> Errand<'a> {
-    fn new(options: &'a KafkaOptions) -> Result<Self, SourceError> {
-        let listener = Listener::new(&options.topic, None);
-        let consumer = options.client_config().create_with_context(listener).map_err(|error| bad_property(&error))?;
-        Ok(Self { options, consumer, started: Instant::now() })
+    fn new(connection: &'a Connection) -> Result<Self, SourceError> {
+        let listener = Listener::new(&connection.topic, None);
+        let config = connection.consumer_config();
+        let consumer = config.create_with_context(listener).map_err(|error| bad_property(&error))?;
+        Ok(Self { connection, consumer, started: Instant::now() })
     }
 
     fn left(&self) -> Duration {
@@ -69,7 +75,7 @@ impl<'a> Errand<'a> {
     }
 
     fn partitions(&self) -> Result<Vec<i32>, SourceError> {
-        let topic = &self.options.topic;
+        let topic = &self.connection.topic;
         let metadata = self.metadata(Some(topic))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
             return Err(SourceError::Internal(format!("the broker did not answer for topic \"{topic}\"")));
@@ -97,7 +103,7 @@ impl<'a> Errand<'a> {
     }
 
     fn no_topic(&self) -> SourceError {
-        let topic = &self.options.topic;
+        let topic = &self.connection.topic;
         let all = self.metadata(None);
         let names: Vec<&str> = all.iter().flat_map(|all| all.topics()).map(|topic| topic.name()).collect();
         let names: Vec<&str> = names.into_iter().filter(|name| !name.starts_with("__")).collect();
@@ -105,7 +111,7 @@ impl<'a> Errand<'a> {
             meant if meant.starts_with("did you mean") => meant,
             _ => "create the topic first, or check its name".to_owned(),
         };
-        let servers = &self.options.bootstrap_servers;
+        let servers = &self.connection.bootstrap_servers;
         let message = format!("topic \"{topic}\" does not exist at \"{servers}\"");
         SqlError::new(SqlState::UndefinedObject, message).with_hint(hint).into()
     }
@@ -115,7 +121,7 @@ impl<'a> Errand<'a> {
         let of = |partition: &i32| {
             let (low, high) = self
                 .consumer
-                .fetch_watermarks(&self.options.topic, *partition, self.left())
+                .fetch_watermarks(&self.connection.topic, *partition, self.left())
                 .map_err(|error| self.failed(&error))?;
             Ok((*partition, choose(low, high)))
         };
@@ -127,7 +133,7 @@ impl<'a> Errand<'a> {
         let mut times = TopicPartitionList::new();
         for partition in partitions {
             times
-                .add_partition_offset(&self.options.topic, *partition, Offset::Offset(since_ms.max(0)))
+                .add_partition_offset(&self.connection.topic, *partition, Offset::Offset(since_ms.max(0)))
                 .map_err(|error| self.failed(&error))?;
         }
         let found = self.consumer.offsets_for_times(times, self.left()).map_err(|error| self.failed(&error))?;
@@ -152,7 +158,7 @@ impl<'a> Errand<'a> {
     }
 
     fn unreachable(&self, reason: &str) -> SourceError {
-        let servers = &self.options.bootstrap_servers;
+        let servers = &self.connection.bootstrap_servers;
         SourceError::Unreachable {
             message: format!("cannot reach Kafka at \"{servers}\": {reason}"),
             hint: Some(

@@ -67,7 +67,7 @@ impl Backfill {
                 let until = self.offsets.get(&relation).cloned().unwrap_or_else(|| source.start.clone());
                 Ok(Input::Source(source.clone(), until))
             }
-            Object::View(_) => Err(SqlError::internal("a plan reads a plain view")),
+            Object::View(_) | Object::Sink(_) => Err(SqlError::internal("a plan reads what has no rows")),
         }
     }
 
