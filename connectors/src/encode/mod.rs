@@ -101,6 +101,9 @@ impl ChangeEncoder {
         change: &Delta,
         mut put: impl FnMut(Message<'_>) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
+        if change.is_empty() {
+            return Ok(());
+        }
         let events = match self.envelope {
             Envelope::Plain => plain::events(change)?,
             Envelope::Upsert => upsert::events(change, &self.by_key(change)?)?,

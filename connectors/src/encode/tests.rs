@@ -182,6 +182,14 @@ fn debezium_tells_before_and_after() {
 }
 
 #[test]
+fn no_change_is_no_message() {
+    for format in ["plain", "upsert", "debezium"] {
+        let nothing = Delta::empty(Arc::new(Schema::empty()));
+        assert!(messages(&definition(format, Some(vec![0]), None), &nothing).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn many_rows_keep_their_keys() {
     let texts: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
     let rows: Vec<(i64, &str, i64)> =

@@ -87,6 +87,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, SinkError> {
     match tokio::task::spawn_blocking(call).await {
         Ok(outcome) => outcome,
+        // A panic, which is in the log.
         Err(_) => Err(SinkError::Unreachable { message: "the Kafka client broke off".to_owned(), hint: None }),
     }
 }

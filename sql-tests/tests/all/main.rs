@@ -11,6 +11,7 @@ mod protocol;
 mod psql;
 mod recovery;
 mod serve;
+mod sinks;
 mod subscribe;
 mod wire;
 mod zoo;
