@@ -88,6 +88,11 @@ impl Server {
         matches!(self.process.child.try_wait(), Ok(None))
     }
 
+    /// Where it keeps its data.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
     /// Kills the process as `kill -9` does: it gets no chance to say goodbye.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Sinks into a real Kafka broker, read as any consumer of committed records reads them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -284,6 +285,95 @@ async fn a_lost_broker_holds_back_nobody_else() -> Result<()> {
     wait_until_equal(&client, &kafka, "out", replayed, "t", &["k", "v"]).await?;
     let status = "SELECT state, waiting_changes FROM freshet_catalog.sink_status";
     client.wait_for(status, &[&["running", "0"]]).await
+}
+
+/// Puts a copy of one folder in the place of another.
+fn put(folder: &Path, in_place_of: &Path) -> Result<()> {
+    if in_place_of.exists() {
+        std::fs::remove_dir_all(in_place_of)?;
+    }
+    let status = std::process::Command::new("cp").arg("-a").arg(folder).arg(in_place_of).status()?;
+    ensure!(status.success(), "cannot copy {}", folder.display());
+    Ok(())
+}
+
+/// A server that died after a transaction was committed, and before it took note of that, is one whose data is what it
+/// was before the transaction. One whose data is older still has sent what it does not know of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_arrived_is_asked_of_the_broker() -> Result<()> {
+    let mut kafka = Kafka::start().await?;
+    kafka.create_topic("asked", 2).await?;
+    let mut server = server_with_checkpoints("1h", 1).await?;
+    let client = server.connect().await?;
+    client.run("CREATE TABLE t (k INT PRIMARY KEY, v INT); INSERT INTO t VALUES (1, 1), (2, 2)").await?;
+    create_sink(&client, &kafka, "asked", "t", "DEBEZIUM", "").await?;
+    wait_until_equal(&client, &kafka, "asked", replayed, "t", &["k", "v"]).await?;
+    kafka.stop()?;
+    for sql in ["UPDATE t SET v = 3", "CHECKPOINT", "INSERT INTO t VALUES (3, 3)", "CHECKPOINT"] {
+        client.run(sql).await?;
+    }
+    server.kill_hard()?;
+    let folder = tempfile::tempdir()?;
+    let before = folder.path().join("before");
+    put(server.data(), &before)?;
+    kafka.start_again().await?;
+    let idle = "SELECT state, waiting_changes FROM freshet_catalog.sink_status";
+    server.start_again().await?;
+    let client = server.connect().await?;
+    client.wait_for(idle, &[&["running", "0"]]).await?;
+    wait_until_equal(&client, &kafka, "asked", replayed, "t", &["k", "v"]).await?;
+    let sent = kafka.committed("asked").await?.len();
+    server.kill_hard()?;
+
+    put(&before, server.data())?;
+    server.start_again().await?;
+    let client = server.connect().await?;
+    client.wait_for(idle, &[&["running", "0"]]).await?;
+    assert_eq!(kafka.committed("asked").await?.len(), sent);
+    for sql in ["DELETE FROM t WHERE k = 2", "CHECKPOINT"] {
+        client.run(sql).await?;
+    }
+    wait_until_equal(&client, &kafka, "asked", replayed, "t", &["k", "v"]).await?;
+    server.kill_hard()?;
+
+    put(&before, server.data())?;
+    server.start_again().await?;
+    let client = server.connect().await?;
+    let failed = "SELECT state, last_error LIKE '%older copy' FROM freshet_catalog.sink_status";
+    client.wait_for(failed, &[&["failed", "t"]]).await?;
+    assert_eq!(kafka.committed("asked").await?.len(), sent + 1);
+    Ok(())
+}
+
+/// A view that failed is computed again at the next start. What the sink has sent of it is not sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_is_computed_again_is_compared_with_what_was_sent() -> Result<()> {
+    let kafka = Kafka::shared().await?;
+    kafka.create_topic("again", 1).await?;
+    let mut server = server_with_checkpoints("50ms", 2).await?;
+    let client = server.connect().await?;
+    client
+        .run(
+            "CREATE TABLE t (id INT PRIMARY KEY, g INT, x BIGINT);
+             INSERT INTO t SELECT n, n % 5, n FROM generate_series(1, 20) AS s(n);
+             CREATE MATERIALIZED VIEW v AS SELECT g, sum(x) AS x FROM t GROUP BY g",
+        )
+        .await?;
+    create_sink(&client, kafka, "again", "v", "DEBEZIUM", "").await?;
+    wait_until_equal(&client, kafka, "again", replayed, "v", &["g", "x"]).await?;
+    let sent = kafka.committed("again").await?.len();
+    client.run("INSERT INTO t VALUES (100, 1, 9223372036854775807)").await?;
+    client.wait_for("SELECT state FROM freshet_catalog.view_status", &[&["failed"]]).await?;
+    client.run("DELETE FROM t WHERE id = 100; DELETE FROM t WHERE g = 2; CHECKPOINT").await?;
+    for _ in 0..3 {
+        server.kill_hard()?;
+        server.start_again().await?;
+    }
+    let client = server.connect().await?;
+    wait_until_equal(&client, kafka, "again", replayed, "v", &["g", "x"]).await?;
+    assert_eq!(kafka.committed("again").await?.len(), sent + 1);
+    client.run("UPDATE t SET x = x + 1 WHERE g = 0").await?;
+    wait_until_equal(&client, kafka, "again", replayed, "v", &["g", "x"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

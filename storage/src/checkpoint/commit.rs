@@ -31,7 +31,7 @@ pub struct Checkpoints {
     /// What is durable, except for the records `uncertain`.
     manifest: Manifest,
     /// Keys of batches that failed. Such a batch may be there after all.
-    uncertain: BTreeSet<Bytes>,
+    pub(super) uncertain: BTreeSet<Bytes>,
     /// All state tables that have been told of.
     logs: BTreeMap<PieceId, StateLog>,
     returned: Returned,
@@ -288,7 +288,7 @@ impl Checkpoint<'_> {
         let outbox = std::mem::take(&mut self.outbox);
         let (checkpoints, prepared) = self.prepare(meta).await?;
         let mut writes = checkpoints.writes(&prepared.manifest, contained)?;
-        // Should this fail, the next checkpoint deletes them: its own change begins where theirs did.
+        // Should this fail, the next checkpoint deletes them: its own changes begin where these did.
         checkpoints.uncertain.extend(outbox.iter().map(|write| write.key().clone()));
         writes.extend(outbox);
         checkpoints.commits.commit(writes).await?;
