@@ -236,7 +236,8 @@ impl Transactions {
                 Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                     record = back;
                     self.check(&mut patience)?;
-                    std::thread::sleep(LOOK / 20);
+                    // Returns when there is room for all, or some more.
+                    let _ = self.producer.flush(LOOK / 20);
                 }
                 Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                     return Err(SinkError::Unfit(
