@@ -76,8 +76,10 @@ impl Sink for KafkaSink {
 
     async fn writer(&self) -> Result<Box<dyn SinkWriter>, SinkError> {
         let sink = self.clone();
-        let writer = blocking(move || KafkaWriter::new(sink)).await?;
-        Ok(Box::new(writer))
+        let is_unwanted = Arc::new(AtomicBool::new(false));
+        let unwanted = SetOnDrop(is_unwanted.clone());
+        let (committed, transactions) = blocking(move || Transactions::take_over(sink, is_unwanted)).await?;
+        Ok(Box::new(KafkaWriter { committed, transactions: Some(Arc::new(transactions)), _unwanted: unwanted }))
     }
 }
 
@@ -104,13 +106,28 @@ impl From<SourceError> for SinkError {
 
 struct KafkaWriter {
     committed: Option<Epoch>,
-    transactions: Arc<Transactions>,
+    /// Taken when the writer ends.
+    transactions: Option<Arc<Transactions>>,
+    /// Breaks off a transaction that is being sent.
+    _unwanted: SetOnDrop,
 }
 
-/// A transaction that is being sent is broken off.
+/// Tells a thread that waits for a broker that nobody waits for it any more.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for KafkaWriter {
     fn drop(&mut self) {
-        self.transactions.is_unwanted.store(true, Ordering::Relaxed);
+        // The end of a transaction and of a client takes a while, on a thread that may wait.
+        let transactions = self.transactions.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(transactions));
+        }
     }
 }
 
@@ -121,7 +138,7 @@ impl SinkWriter for KafkaWriter {
     }
 
     async fn send(&mut self, epoch: Epoch, change: Delta) -> Result<Sent, SinkError> {
-        let transactions = self.transactions.clone();
+        let transactions = self.transactions.clone().expect("they are there until the writer ends");
         blocking(move || transactions.send(epoch, &change)).await
     }
 }
@@ -162,19 +179,27 @@ struct Transactions {
     producer: ThreadedProducer<Heard>,
     group: ConsumerGroupMetadata,
     is_open: Mutex<bool>,
-    /// Nobody waits for it any more.
-    is_unwanted: AtomicBool,
+    is_unwanted: Arc<AtomicBool>,
 }
 
-impl KafkaWriter {
-    fn new(sink: KafkaSink) -> Result<Self, SinkError> {
+impl Transactions {
+    /// Ends all earlier producers of the sink, and finds out the last epoch that one of them committed.
+    fn take_over(sink: KafkaSink, is_unwanted: Arc<AtomicBool>) -> Result<(Option<Epoch>, Self), SinkError> {
         let listener = Listener::new(&sink.connection.topic, None);
         let heard = Heard { listener, undelivered: Mutex::default() };
         let config = sink.connection.producer_config(&sink.transactional_id);
         let producer: ThreadedProducer<Heard> =
             config.create_with_context(heard).map_err(|error| bad_property(&error))?;
         let unreachable = |error: &KafkaError| sink.unreachable(producer.context(), error);
-        producer.init_transactions(ANSWER_MAX).map_err(|error| unreachable(&error))?;
+        let started = Instant::now();
+        // An answer that takes longer is waited for by calling again.
+        while let Err(error) = producer.init_transactions(LOOK) {
+            let is_late = started.elapsed() > ANSWER_MAX || is_unwanted.load(Ordering::Relaxed);
+            let may_call_again = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+            if is_late || !may_call_again {
+                return Err(unreachable(&error));
+            }
+        }
 
         let mut config = sink.connection.consumer_config();
         config.set("group.id", &sink.transactional_id).set("isolation.level", "read_committed");
@@ -195,13 +220,9 @@ impl KafkaWriter {
             message: "the Kafka client knows no group".to_owned(),
             hint: None,
         })?;
-        let transactions =
-            Transactions { sink, producer, group, is_open: Mutex::new(false), is_unwanted: AtomicBool::new(false) };
-        Ok(Self { committed, transactions: Arc::new(transactions) })
+        Ok((committed, Self { sink, producer, group, is_open: Mutex::new(false), is_unwanted }))
     }
-}
 
-impl Transactions {
     /// One transaction: the messages of a change, and its epoch.
     fn send(&self, epoch: Epoch, change: &Delta) -> Result<Sent, SinkError> {
         let failed = |error: &KafkaError| self.failed(error);

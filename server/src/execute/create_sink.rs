@@ -48,10 +48,11 @@ pub async fn execute(session: &Session, create: &CreateSink) -> Result<Response,
     let (server, name) = (server.clone(), name.clone());
     session
         .finish("create a sink", async move {
-            let _ddl = ddl;
             ddl::publish(&server, record, Object::Sink(sink.clone()), None).await?;
             sink_sender::start(&server, id, &name, &sink);
             server.coordinator.send(Command::SinksChanged).await?;
+            // Others may go on with DDL meanwhile.
+            drop(ddl);
             // So that it begins now. A checkpoint that fails is tried again, and then it begins.
             let (request, made) = oneshot::channel();
             if server.checkpoint_requests.send(request).await.is_ok() {
