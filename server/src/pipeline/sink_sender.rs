@@ -78,6 +78,10 @@ impl Sender {
     async fn send_until_failure(&self) -> Result<std::convert::Infallible, Stop> {
         let mut writer = self.sink.connector.writer().await?;
         self.settle(writer.committed()).await?;
+        if writer.committed().is_none() {
+            // From now on an epoch is remembered, so that what is not is known not to have arrived.
+            self.remind(&mut *writer).await?;
+        }
         self.sink.note(|progress| progress.state = SinkState::Running);
         loop {
             while let Some(epoch) = self.sink.progress().backlog.keys().next().copied() {
@@ -90,12 +94,16 @@ impl Sender {
             tokio::select! {
                 () = self.sink.added() => {}
                 // What nobody mentions is forgotten some day.
-                () = reminder => {
-                    let epoch = self.sink.progress().sent_epoch.unwrap_or(FIRST_EPOCH);
-                    self.send(&mut *writer, epoch, Delta::empty(Arc::new(Schema::empty()))).await?;
-                }
+                () = reminder => self.remind(&mut *writer).await?,
             }
         }
+    }
+
+    /// Commits again the last epoch that has arrived. Before the first that may be an earlier one: nothing between the
+    /// two is left to send.
+    async fn remind(&self, writer: &mut dyn SinkWriter) -> Result<(), Stop> {
+        let epoch = self.sink.progress().sent_epoch.unwrap_or(FIRST_EPOCH);
+        self.send(writer, epoch, Delta::empty(Arc::new(Schema::empty()))).await
     }
 
     async fn send(&self, writer: &mut dyn SinkWriter, epoch: Epoch, change: Delta) -> Result<(), Stop> {
