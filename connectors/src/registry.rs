@@ -8,9 +8,18 @@ use freshet_types::{Clock, SqlError, SqlState};
 
 use crate::definition::{IncludeKind, SourceDefinition};
 use crate::options::suggest;
+use crate::sink::{Sink, SinkDefinition};
 use crate::source::Source;
 
 const CONNECTORS: &[Connector] = &[crate::kafka::CONNECTOR, crate::nexmark::CONNECTOR, crate::datagen::CONNECTOR];
+
+/// The connectors that sinks may have.
+const SINKS: &[SinkConnector] = &[("kafka", crate::kafka::sink::open)];
+
+type SinkConnector = (&'static str, fn(SinkDefinition) -> Result<Arc<dyn Sink>, SqlError>);
+
+/// Those that are yet to come.
+const SINKS_TO_COME: &[&str] = &["postgres", "iceberg", "file", "s3", "gcs", "azblob", "webhook"];
 
 type WithOptions = BTreeMap<String, String>;
 
@@ -34,6 +43,25 @@ pub fn open_with_clock(definition: SourceDefinition, clock: Clock) -> Result<Arc
     let connector = connector(&definition.options)?;
     check_includes(connector, &definition)?;
     (connector.open)(definition, clock)
+}
+
+/// Checks a definition and makes it a sink. Connects to nothing yet.
+pub fn open_sink(definition: SinkDefinition) -> Result<Arc<dyn Sink>, SqlError> {
+    let names: Vec<&str> = SINKS.iter().map(|(name, _)| *name).collect();
+    let Some(given) = definition.options.get("connector").map(|name| name.trim().to_ascii_lowercase()) else {
+        return Err(SqlError::new(SqlState::InvalidParameterValue, "a sink needs the option \"connector\"")
+            .with_hint(format!("add connector = '…' to WITH (…): {}", names.join(", "))));
+    };
+    if let Some((_, open)) = SINKS.iter().find(|(name, _)| *name == given) {
+        return open(definition);
+    }
+    let known = |name: &str| SINKS_TO_COME.contains(&name) || connector_names().any(|known| known == name);
+    if known(&given) {
+        return Err(SqlError::unsupported(format!("a sink with connector \"{given}\" is not supported yet"))
+            .with_hint(format!("the connectors of sinks are {}", names.join(", "))));
+    }
+    Err(SqlError::new(SqlState::InvalidParameterValue, format!("there is no connector \"{given}\""))
+        .with_hint(suggest(&given, &names, "connectors of sinks")))
 }
 
 /// The columns of a source that is declared with these WITH options and no column list; `None` if the

@@ -9,7 +9,7 @@ use datafusion::common::TableReference;
 use freshet_types::{RelationId, SqlError};
 
 use crate::plan::Properties;
-use crate::statement::{ObjectKind, Query};
+use crate::statement::Query;
 
 /// The names that a statement may refer to.
 pub trait PlannerCatalog {
@@ -56,17 +56,6 @@ pub enum RelationContent {
 impl fmt::Debug for Relation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Relation").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl From<ObjectKind> for RelationKind {
-    fn from(kind: ObjectKind) -> Self {
-        match kind {
-            ObjectKind::Source => Self::Source,
-            ObjectKind::Table => Self::Table,
-            ObjectKind::View => Self::View,
-            ObjectKind::MaterializedView => Self::MaterializedView,
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast;
 
-use crate::declaration::{SourceDeclaration, TableDefinition};
+use crate::declaration::{Encode, SourceDeclaration, TableDefinition};
 
 /// One SQL statement.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,7 @@ pub enum Statement {
     CreateTable(CreateTable),
     CreateView(CreateView),
     CreateMaterializedView(CreateMaterializedView),
+    CreateSink(CreateSink),
     Drop(DropObjects),
     Comment(Comment),
 
@@ -70,6 +71,7 @@ pub enum ObjectKind {
     Table,
     View,
     MaterializedView,
+    Sink,
 }
 
 /// `WITH (name = value, …)`: names in lower case, values as text.
@@ -122,6 +124,21 @@ pub struct CreateMaterializedView {
     pub columns: Vec<String>,
     pub options: Options,
     pub query: Query,
+    pub sql: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateSink {
+    pub name: ObjectName,
+    pub if_exists: IfExists,
+    /// What it sends the changes of.
+    pub relation: ObjectName,
+    pub options: Options,
+    /// `FORMAT UPSERT`, in lower case.
+    pub format: Option<String>,
+    /// `ENCODE JSON (…)`.
+    pub encode: Option<Encode>,
+    /// The statement's own text, which parses to the same statement again.
     pub sql: String,
 }
 
@@ -362,6 +379,7 @@ impl ObjectKind {
             Self::Table => "table",
             Self::View => "view",
             Self::MaterializedView => "materialized view",
+            Self::Sink => "sink",
         }
     }
 
@@ -372,6 +390,7 @@ impl ObjectKind {
             Self::Table => "TABLE",
             Self::View => "VIEW",
             Self::MaterializedView => "MATERIALIZED VIEW",
+            Self::Sink => "SINK",
         }
     }
 }
@@ -405,11 +424,13 @@ impl Statement {
             Self::CreateTable(_) => "CREATE TABLE",
             Self::CreateView(_) => "CREATE VIEW",
             Self::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
+            Self::CreateSink(_) => "CREATE SINK",
             Self::Drop(drop) => match drop.kind {
                 ObjectKind::Source => "DROP SOURCE",
                 ObjectKind::Table => "DROP TABLE",
                 ObjectKind::View => "DROP VIEW",
                 ObjectKind::MaterializedView => "DROP MATERIALIZED VIEW",
+                ObjectKind::Sink => "DROP SINK",
             },
             Self::Comment(_) => "COMMENT",
             Self::Query(_) => "SELECT",

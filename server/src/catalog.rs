@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use freshet_connectors::Offsets;
 use freshet_planner::plan::Properties;
 use freshet_planner::{ObjectName, Query, SourceDeclaration, TableDefinition, TableRules, ViewPlan};
@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
 use crate::pipeline::view_status::ViewStatus;
 
@@ -32,6 +33,7 @@ pub enum ObjectKind {
     Table,
     View,
     MaterializedView,
+    Sink,
     /// A relation that the server fills itself: dead letters, `freshet_catalog`.
     System,
 }
@@ -53,6 +55,9 @@ pub struct Record {
     pub column_comments: BTreeMap<String, String>,
     /// Sources: where the declared start was, resolved once and for all.
     pub start: Option<Offsets>,
+    /// Sinks: by which the system outside knows them.
+    #[serde(default)]
+    pub identity: Option<String>,
 }
 
 #[derive(Clone)]
@@ -61,6 +66,8 @@ pub enum Object {
     Table(Arc<TableObject>),
     View(Arc<ViewObject>),
     MaterializedView(Arc<MaterializedViewObject>),
+    /// Has no rows, and so is no relation.
+    Sink(Arc<SinkObject>),
 }
 
 pub struct SourceObject {
@@ -109,6 +116,7 @@ impl Object {
             Self::Table(_) => ObjectKind::Table,
             Self::View(_) => ObjectKind::View,
             Self::MaterializedView(_) => ObjectKind::MaterializedView,
+            Self::Sink(_) => ObjectKind::Sink,
         }
     }
 
@@ -118,6 +126,7 @@ impl Object {
             Self::Table(table) => table.schema.clone(),
             Self::View(view) => view.schema.clone(),
             Self::MaterializedView(view) => view.plan.schema.clone(),
+            Self::Sink(_) => Arc::new(Schema::empty()),
         }
     }
 
@@ -127,6 +136,7 @@ impl Object {
             Self::Source(_) | Self::Table(_) => &[],
             Self::View(view) => &view.reads,
             Self::MaterializedView(view) => &view.reads,
+            Self::Sink(sink) => std::slice::from_ref(&sink.relation),
         }
     }
 }
@@ -139,6 +149,7 @@ impl ObjectKind {
             Self::Table => "table",
             Self::View => "view",
             Self::MaterializedView => "materialized view",
+            Self::Sink => "sink",
             Self::System => "system relation",
         }
     }
@@ -151,6 +162,7 @@ impl From<freshet_planner::ObjectKind> for ObjectKind {
             freshet_planner::ObjectKind::Table => Self::Table,
             freshet_planner::ObjectKind::View => Self::View,
             freshet_planner::ObjectKind::MaterializedView => Self::MaterializedView,
+            freshet_planner::ObjectKind::Sink => Self::Sink,
         }
     }
 }
@@ -215,6 +227,23 @@ impl CatalogState {
     pub fn source_of_dead_letters(&self, schema: Option<&str>, name: &str) -> Option<&Arc<Entry>> {
         let entry = self.find(schema, name.strip_suffix("_dead_letters")?)?;
         matches!(entry.object, Object::Source(_)).then_some(entry)
+    }
+
+    /// The rows of a table or materialized view.
+    pub fn collection(&self, id: RelationId) -> Option<&Arc<Collection>> {
+        match &self.get(id)?.object {
+            Object::Table(table) => Some(&table.collection),
+            Object::MaterializedView(view) => Some(&view.collection),
+            Object::Source(_) | Object::View(_) | Object::Sink(_) => None,
+        }
+    }
+
+    /// All sinks.
+    pub fn sinks(&self) -> impl Iterator<Item = (&Arc<Entry>, &Arc<SinkObject>)> {
+        self.entries().filter_map(|entry| match &entry.object {
+            Object::Sink(sink) => Some((entry, sink)),
+            _ => None,
+        })
     }
 
     /// The objects that read `id` directly, in order of creation.
@@ -311,6 +340,7 @@ fn describe(entry: &Entry) -> Vec<RelationDescription> {
         Object::View(view) => (vec![], Some(view.query.sql().to_owned())),
         Object::MaterializedView(view) => (vec![], Some(view.query.sql().to_owned())),
         Object::Source(_) => (vec![], None),
+        Object::Sink(_) => return vec![],
     };
     let described = RelationDescription {
         id: record.id,

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod comment;
 pub mod copy;
 pub mod create_materialized_view;
+pub mod create_sink;
 pub mod create_source;
 pub mod create_table;
 pub mod create_view;
@@ -46,6 +47,7 @@ pub async fn execute(
         Statement::CreateTable(create) => create_table::execute(session, create).await,
         Statement::CreateView(create) => create_view::execute(session, create).await,
         Statement::CreateMaterializedView(create) => create_materialized_view::execute(session, create).await,
+        Statement::CreateSink(create) => create_sink::execute(session, create).await,
         Statement::Drop(drop) => drop::execute(session, drop).await,
         Statement::Comment(comment) => comment::execute(session, comment).await,
         Statement::Explain(explain) => explain::execute(session, explain, parameters).await,

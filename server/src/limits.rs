@@ -31,14 +31,18 @@ pub const OFFSET_HISTORY_MS: u64 = 15_000;
 /// Batches that a query computes ahead of its client. At the bound: the query waits.
 pub const QUERY_BATCHES_AHEAD_MAX: usize = 2;
 
-/// How long CREATE SOURCE waits for the outside, in seconds. At the bound: an error, and nothing is created.
+/// How long CREATE SOURCE and CREATE SINK wait for the outside, in seconds. At the bound: an error, and nothing is created.
 pub const CONNECT_TIMEOUT_S: u64 = 10;
 
 /// How long a query over a source waits for the next records that it knows to be there, in seconds. At the bound: an error.
 pub const SOURCE_SILENCE_S_MAX: u64 = 30;
 
-/// The longest wait between two attempts to read a source again, in seconds.
+/// The longest wait between two attempts to read a source or write to a sink again, in seconds.
 pub const RETRY_INTERVAL_S_MAX: u64 = 30;
+
+/// How long a sink may have nothing to send before it tells the system outside again how far it is, in seconds. At the
+/// bound: it does. Kafka forgets after a week.
+pub const SINK_REMINDER_S: u64 = 12 * 60 * 60;
 
 /// Checkpoints that `freshet_catalog.checkpoints` shows. At the bound: the oldest is forgotten.
 pub const CHECKPOINTS_REMEMBERED: usize = 100;

@@ -4,12 +4,16 @@
 //! reader (a task a source) ──▶ bounded queue ──▶ coordinator seals epochs ──▶ engine ──▶ collections
 //!                                                       ▲
 //! backfill (a task a new view) ── snapshots ────────────┘
+//!
+//! checkpointer ── what has changed, once it is durable ──▶ outbox ──▶ sink sender (a task a sink)
 //! ```
 
 pub mod backfill;
 pub mod checkpointer;
 pub mod dead_letters;
 pub mod reader;
+pub mod sink;
+pub mod sink_sender;
 pub mod source_progress;
 pub mod view_failure;
 pub mod view_status;

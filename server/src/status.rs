@@ -6,6 +6,7 @@
 //! | view_status        | a materialized view: state, epoch, lag, rows, memory, row errors            |
 //! | view_errors        | a row on which an expression of a view failed, with the message             |
 //! | source_status      | a partition of a source; state, records and errors are the whole source's   |
+//! | sink_status        | a sink: state, last epoch sent, what waits, records, last error             |
 //! | checkpoints        | a recent checkpoint: epoch, duration, bytes, or why there was none          |
 //! | settings           | a setting of the server                                                     |
 
@@ -19,6 +20,7 @@ use freshet_types::Epoch;
 
 use crate::catalog::{Entry, MaterializedViewObject, Object, PUBLIC, SourceObject};
 use crate::pipeline::checkpointer::CheckpointReport;
+use crate::pipeline::sink::SinkProgress;
 use crate::pipeline::view_status::ViewState;
 use crate::query::names::StatusRelations;
 use crate::server::Server;
@@ -41,6 +43,7 @@ impl StatusRelations for Status<'_> {
             "view_status" => self.view_status(),
             "view_errors" => self.view_errors(),
             "source_status" => self.source_status(),
+            "sink_status" => self.sink_status(),
             "checkpoints" => self.checkpoints(),
             "settings" => self.settings(),
             _ => return None,
@@ -160,6 +163,31 @@ impl Status<'_> {
             number("dead_letters", rows.iter().map(|row| Some(row.1.dead_letters))),
             text("last_error", rows.iter().map(|row| row.1.last_error.as_deref())),
             time("last_error_at", rows.iter().map(|row| row.1.last_error_ms)),
+        ]
+    }
+
+    fn sink_status(&self) -> Vec<Column> {
+        let catalog = self.server.catalog.state();
+        let sinks: Vec<(&str, Option<&str>, SinkProgress)> = catalog
+            .sinks()
+            .map(|(entry, sink)| {
+                let relation = catalog.get(sink.relation).map(|relation| relation.name());
+                (entry.name(), relation, sink.progress())
+            })
+            .collect();
+        let backlog_bytes = |progress: &SinkProgress| progress.backlog.values().map(|batch| batch.bytes as u64).sum();
+        let last_error = |progress: &SinkProgress| progress.last_error.clone();
+        vec![
+            text("sink", sinks.iter().map(|sink| Some(sink.0))),
+            text("relation", sinks.iter().map(|sink| sink.1)),
+            text("state", sinks.iter().map(|sink| Some(sink.2.state.name()))),
+            number("sent_epoch", sinks.iter().map(|sink| sink.2.sent_epoch.map(Epoch::millis))),
+            number("waiting_changes", sinks.iter().map(|sink| Some(sink.2.backlog.len() as u64))),
+            number("waiting_bytes", sinks.iter().map(|sink| Some(backlog_bytes(&sink.2)))),
+            number("records", sinks.iter().map(|sink| Some(sink.2.sent.records))),
+            number("bytes", sinks.iter().map(|sink| Some(sink.2.sent.bytes))),
+            text("last_error", sinks.iter().map(|sink| last_error(&sink.2).map(|error| error.0))),
+            time("last_error_at", sinks.iter().map(|sink| last_error(&sink.2).map(|e| e.1).filter(|ms| *ms > 0))),
         ]
     }
 

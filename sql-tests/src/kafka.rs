@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures::future::try_join_all;
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -193,6 +194,19 @@ impl Kafka {
         self.produce(topic, &records).await
     }
 
+    /// All records of a topic that are committed, each partition in its order.
+    ///
+    /// # Errors
+    /// If the topic is not there, or cannot be read to its end in time.
+    pub async fn committed(&self, topic: &str) -> Result<Vec<Record>> {
+        let mut config = self.client();
+        config.set("group.id", "reader").set("isolation.level", "read_committed").set("enable.auto.commit", "false");
+        config.set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create()?;
+        let topic = topic.to_owned();
+        tokio::task::spawn_blocking(move || read_to_the_end(&consumer, &topic)).await?
+    }
+
     /// The settings of a client of this broker.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -231,6 +245,34 @@ impl Drop for Kafka {
         // Nobody is left to tell if it fails; the shell kills the broker all the same.
         let _ = self.stop();
     }
+}
+
+fn read_to_the_end(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Record>> {
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?;
+    let partitions: Vec<i32> =
+        metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+    let mut positions = TopicPartitionList::new();
+    for partition in &partitions {
+        positions.add_partition_offset(topic, *partition, Offset::Beginning)?;
+    }
+    consumer.assign(&positions)?;
+    let mut left = partitions.len();
+    let mut records = Vec::new();
+    while left > 0 {
+        match consumer.poll(Duration::from_secs(30)) {
+            Some(Ok(message)) => records.push(Record {
+                partition: Some(message.partition()),
+                key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
+                payload: message.payload().map(<[u8]>::to_vec),
+                timestamp_ms: message.timestamp().to_millis(),
+                headers: Vec::new(),
+            }),
+            Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+            Some(Err(error)) => bail!(error),
+            None => bail!("topic {topic} cannot be read to its end"),
+        }
+    }
+    Ok(records)
 }
 
 /// The folder of the broker's jars.

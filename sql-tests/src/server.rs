@@ -91,6 +91,11 @@ impl Server {
         matches!(self.process.child.try_wait(), Ok(None))
     }
 
+    /// Where it keeps its data.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
     /// Kills the process as `kill -9` does: it gets no chance to say goodbye.
     ///
     /// # Errors
@@ -109,11 +114,6 @@ impl Server {
     /// With which further arguments the server is started again.
     pub fn set_arguments(&mut self, arguments: Vec<OsString>) {
         self.config.arguments = arguments;
-    }
-
-    /// The folder that the server keeps its data in.
-    pub fn data(&self) -> &Path {
-        self.data.path()
     }
 
     /// Sends the process a signal, named as `kill` does.

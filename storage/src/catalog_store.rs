@@ -4,7 +4,7 @@ use bytes::Bytes;
 use freshet_types::RelationId;
 
 use crate::group_commit::Write;
-use crate::{StorageError, Store, table_wal};
+use crate::{StorageError, Store, outbox, table_wal};
 
 const PREFIX: &[u8] = b"catalog/";
 
@@ -12,7 +12,7 @@ const PREFIX: &[u8] = b"catalog/";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CatalogChange {
     Put(RelationId, Bytes),
-    /// Forgets the object, and the log of its changes if it is a table.
+    /// Forgets the object, and the log of its changes if it is a table, or its outbox if it is a sink.
     Delete(RelationId),
 }
 
@@ -39,9 +39,11 @@ impl Store {
                 CatalogChange::Put(id, record) => writes.push(Write::Put(key(id), record)),
                 CatalogChange::Delete(id) => {
                     writes.push(Write::Delete(key(id)));
-                    let mut log = self.db.get().await?.scan_prefix(table_wal::prefix(id), ..).await?;
-                    while let Some(record) = log.next().await? {
-                        writes.push(Write::Delete(record.key));
+                    for prefix in [table_wal::prefix(id), outbox::prefix(id)] {
+                        let mut records = self.db.get().await?.scan_prefix(prefix, ..).await?;
+                        while let Some(record) = records.next().await? {
+                            writes.push(Write::Delete(record.key));
+                        }
                     }
                 }
             }

@@ -7,7 +7,7 @@
 //! * The [`Store`] is the durable part: the catalog's records, a few named values, and the write-ahead log of
 //!   each table. What it has acknowledged survives a power cut.
 //! * [`Checkpoints`](checkpoint::Checkpoints) make collections, and what operators remember, durable at one epoch, and
-//!   bring them back after a restart.
+//!   bring them back after a restart. With each they put into the [`outbox`] of a sink what it has to send.
 //!
 //! Collections live in memory. What came after the last checkpoint is in the logs and the sources.
 //!
@@ -19,11 +19,13 @@ pub mod checkpoint;
 pub mod collection;
 mod group_commit;
 mod open_db;
+pub mod outbox;
 pub mod scan;
 pub mod store;
 pub mod table_wal;
 mod wal_record;
 
 pub use catalog_store::CatalogChange;
+pub use outbox::OutboxBatch;
 pub use store::{StorageError, Store};
 pub use table_wal::WalKey;

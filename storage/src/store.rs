@@ -5,6 +5,7 @@
 //! `catalog/` id                          | what the catalog says of one object; see [`crate::catalog_store`]
 //! `meta/` name                           | a named value
 //! `wal/` table id, sequence              | one change of a table; see [`crate::table_wal`]
+//! `outbox/` sink id, epoch                | what a sink has yet to send; see [`crate::outbox`]
 //! `checkpoint/` …                        | what the last checkpoint consists of; see [`crate::checkpoint`]
 //!
 //! Ids and sequences are eight bytes, big endian, so that keys sort like numbers. SlateDB keeps

@@ -16,6 +16,7 @@
 mod listener;
 mod options;
 mod reader;
+pub(crate) mod sink;
 mod start;
 
 use std::sync::Arc;

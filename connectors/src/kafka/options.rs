@@ -1,4 +1,4 @@
-//! The options of a Kafka source, and the client configuration that they make.
+//! The options of a Kafka source or sink, and the client configurations that they make.
 
 use std::collections::BTreeMap;
 
@@ -22,10 +22,16 @@ fn passed_on(name: &str) -> Option<&str> {
 /// What a Kafka source was declared with.
 #[derive(Debug, Clone)]
 pub struct KafkaOptions {
-    pub topic: String,
-    pub bootstrap_servers: String,
+    pub connection: Connection,
     pub start: Start,
     pub on_error: OnError,
+}
+
+/// A topic, and how to get to it.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub topic: String,
+    pub bootstrap_servers: String,
     properties: Vec<(String, String)>,
 }
 
@@ -42,25 +48,37 @@ pub enum Start {
 
 impl KafkaOptions {
     pub fn new(given: &BTreeMap<String, String>) -> Result<Self, SqlError> {
-        let options = Options::new("kafka", given, OPTIONS, |name| passed_on(name).is_some())?;
-        let properties = given.iter().filter_map(|(name, value)| Some((passed_on(name)?.to_owned(), value.clone())));
-        let options = Self {
-            topic: options.required("topic", "orders")?.trim().to_owned(),
-            bootstrap_servers: options.required("bootstrap_servers", "localhost:9092")?.trim().to_owned(),
-            start: options.text("start").map_or(Ok(Start::Earliest), Start::parse)?,
-            on_error: OnError::from_options(&options)?,
-            properties: properties.collect(),
-        };
+        let (connection, options) = Connection::new(given, OPTIONS)?;
+        let start = options.text("start").map_or(Ok(Start::Earliest), Start::parse)?;
+        let options = Self { connection, start, on_error: OnError::from_options(&options)? };
         options.client_config().create_native_config().map_err(|error| bad_property(&error))?;
         Ok(options)
     }
 
     /// The configuration of every client of this source.
     pub fn client_config(&self) -> ClientConfig {
+        self.connection.consumer_config()
+    }
+}
+
+impl Connection {
+    /// Takes the options of `known` that say where to connect; gives the others too.
+    pub fn new<'a>(given: &'a BTreeMap<String, String>, known: &[&str]) -> Result<(Self, Options<'a>), SqlError> {
+        let options = Options::new("kafka", given, known, |name| passed_on(name).is_some())?;
+        let properties = given.iter().filter_map(|(name, value)| Some((passed_on(name)?.to_owned(), value.clone())));
+        let connection = Self {
+            topic: options.required("topic", "orders")?.trim().to_owned(),
+            bootstrap_servers: options.required("bootstrap_servers", "localhost:9092")?.trim().to_owned(),
+            properties: properties.collect(),
+        };
+        Ok((connection, options))
+    }
+
+    /// The configuration of a client that reads.
+    pub fn consumer_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         // The client asks for a group before it lets us assign partitions; it never joins it.
         config.set("group.id", "freshet").set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
-        config.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", "freshet");
         // An offset that is gone must not silently become another one.
         config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
         // Records are handed out as soon as the broker has any. What waits in the client is bounded, and asked for again
@@ -73,6 +91,20 @@ impl KafkaOptions {
         config.set("statistics.interval.ms", "1000").set("topic.metadata.refresh.interval.ms", "5000");
         // A broker that is there and does not answer is noticed after this, not only after a minute.
         config.set("socket.timeout.ms", "10000");
+        self.complete(config)
+    }
+
+    /// The configuration of a client that writes in transactions, of which one at a time has this id.
+    pub fn producer_config(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("transactional.id", transactional_id).set("transaction.timeout.ms", "300000");
+        // As Java's clients do, so that what they write and what we write of one key meets in one partition.
+        config.set("partitioner", "murmur2_random");
+        self.complete(config)
+    }
+
+    fn complete(&self, mut config: ClientConfig) -> ClientConfig {
+        config.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", "freshet");
         config.set("reconnect.backoff.max.ms", "2000").set("socket.keepalive.enable", "true");
         config.set_log_level(RDKafkaLogLevel::Warning);
         for (name, value) in &self.properties {

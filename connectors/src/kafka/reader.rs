@@ -46,11 +46,11 @@ pub fn start(
     status: &Arc<SourceStatus>,
 ) -> Result<KafkaReader, SourceError> {
     let live = range.until.is_none().then(|| Arc::new(status.begin()));
-    let listener = Listener::new(&options.topic, live.clone());
+    let listener = Listener::new(&options.connection.topic, live.clone());
     let consumer = options.client_config().create_with_context(listener).map_err(|error| bad_property(&error))?;
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
     let progress = Progress::new(range);
-    let reading = Reading { topic: options.topic, consumer, decoder, progress, live, sender };
+    let reading = Reading { topic: options.connection.topic, consumer, decoder, progress, live, sender };
     std::thread::Builder::new()
         .name(format!("kafka {source}"))
         .spawn(move || reading.run_guarded())

@@ -10,7 +10,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::listener::Listener;
-use super::options::{KafkaOptions, Start, bad_property};
+use super::options::{Connection, KafkaOptions, Start, bad_property};
 use crate::options::suggest;
 use crate::source::{Offsets, SourceError};
 
@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// The offset of each partition at the declared start.
 pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
-    let errand = Errand::new(options)?;
+    let errand = Errand::new(&options.connection)?;
     let partitions = errand.partitions()?;
     let offsets = match &options.start {
         Start::Earliest => errand.each(&partitions, |low, _| low)?,
@@ -32,7 +32,7 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
         Start::Time(since_ms) => errand.since(&partitions, *since_ms)?,
         Start::Offsets(given) => {
             if let Some(partition) = given.keys().find(|partition| !partitions.contains(partition)) {
-                let message = format!("topic \"{}\" has no partition {partition}", options.topic);
+                let message = format!("topic \"{}\" has no partition {partition}", options.connection.topic);
                 return Err(SqlError::new(SqlState::InvalidParameterValue, message)
                     .with_hint(format!("its partitions are 0 to {}", partitions.len().max(1) - 1))
                     .into());
@@ -40,7 +40,7 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
             let ends = errand.each(&partitions, |_, high| high)?;
             if let Some((partition, offset)) = given.iter().find(|(partition, offset)| ends[partition] < **offset) {
                 let message =
-                    format!("partition {partition} of topic \"{}\" has no offset {offset} yet", options.topic);
+                    format!("partition {partition} of topic \"{}\" has no offset {offset} yet", options.connection.topic);
                 return Err(SqlError::new(SqlState::InvalidParameterValue, message)
                     .with_hint(format!("the next record will have offset {}", ends[partition]))
                     .into());
@@ -55,23 +55,29 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
 
 /// The offset after the last record of each partition, as of now.
 pub fn end(options: &KafkaOptions) -> Result<Offsets, SourceError> {
-    let errand = Errand::new(options)?;
+    let errand = Errand::new(&options.connection)?;
     let partitions = errand.partitions()?;
     errand.each(&partitions, |_, high| high).map(Offsets)
 }
 
+/// Finds out whether the topic is there.
+pub fn reach(connection: &Connection) -> Result<(), SourceError> {
+    Errand::new(connection)?.partitions().map(drop)
+}
+
 /// A client with a deadline.
 struct Errand<'a> {
-    options: &'a KafkaOptions,
+    connection: &'a Connection,
     consumer: BaseConsumer<Listener>,
     started: Instant,
 }
 
 impl<'a> Errand<'a> {
-    fn new(options: &'a KafkaOptions) -> Result<Self, SourceError> {
-        let listener = Listener::new(&options.topic, None);
-        let consumer = options.client_config().create_with_context(listener).map_err(|error| bad_property(&error))?;
-        Ok(Self { options, consumer, started: Instant::now() })
+    fn new(connection: &'a Connection) -> Result<Self, SourceError> {
+        let listener = Listener::new(&connection.topic, None);
+        let config = connection.consumer_config();
+        let consumer = config.create_with_context(listener).map_err(|error| bad_property(&error))?;
+        Ok(Self { connection, consumer, started: Instant::now() })
     }
 
     fn left(&self) -> Duration {
@@ -79,7 +85,7 @@ impl<'a> Errand<'a> {
     }
 
     fn partitions(&self) -> Result<Vec<i32>, SourceError> {
-        let topic = &self.options.topic;
+        let topic = &self.connection.topic;
         loop {
             let metadata = self.metadata(Some(topic))?;
             let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
@@ -140,7 +146,7 @@ impl<'a> Errand<'a> {
     }
 
     fn no_topic(&self) -> SourceError {
-        let topic = &self.options.topic;
+        let topic = &self.connection.topic;
         let all = self.metadata(None);
         let names: Vec<&str> = all.iter().flat_map(|all| all.topics()).map(|topic| topic.name()).collect();
         let names: Vec<&str> = names.into_iter().filter(|name| !name.starts_with("__")).collect();
@@ -148,7 +154,7 @@ impl<'a> Errand<'a> {
             meant if meant.starts_with("did you mean") => meant,
             _ => "create the topic first, or check its name".to_owned(),
         };
-        let servers = &self.options.bootstrap_servers;
+        let servers = &self.connection.bootstrap_servers;
         let message = format!("topic \"{topic}\" does not exist at \"{servers}\"");
         SqlError::new(SqlState::UndefinedObject, message).with_hint(hint).into()
     }
@@ -156,7 +162,7 @@ impl<'a> Errand<'a> {
     /// An offset for each partition, chosen from its first and the one after its last.
     fn each(&self, partitions: &[i32], choose: fn(i64, i64) -> i64) -> Result<BTreeMap<i32, i64>, SourceError> {
         let of = |partition: &i32| {
-            let topic = &self.options.topic;
+            let topic = &self.connection.topic;
             let (low, high) = self.patiently(|| self.consumer.fetch_watermarks(topic, *partition, self.left()))?;
             Ok((*partition, choose(low, high)))
         };
@@ -168,7 +174,7 @@ impl<'a> Errand<'a> {
         let mut times = TopicPartitionList::new();
         for partition in partitions {
             times
-                .add_partition_offset(&self.options.topic, *partition, Offset::Offset(since_ms.max(0)))
+                .add_partition_offset(&self.connection.topic, *partition, Offset::Offset(since_ms.max(0)))
                 .map_err(|error| self.failed(&error))?;
         }
         let found = self.patiently(|| {
@@ -197,7 +203,7 @@ impl<'a> Errand<'a> {
     }
 
     fn unreachable(&self, reason: &str) -> SourceError {
-        let servers = &self.options.bootstrap_servers;
+        let servers = &self.connection.bootstrap_servers;
         SourceError::Unreachable {
             message: format!("cannot reach Kafka at \"{servers}\": {reason}"),
             hint: Some(

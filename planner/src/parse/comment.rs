@@ -1,4 +1,4 @@
-//! `COMMENT ON SOURCE | TABLE | VIEW | MATERIALIZED VIEW | COLUMN name IS 'text' | NULL`.
+//! `COMMENT ON SOURCE | TABLE | VIEW | MATERIALIZED VIEW | SINK | COLUMN name IS 'text' | NULL`.
 
 use freshet_types::SqlError;
 

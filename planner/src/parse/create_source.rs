@@ -17,8 +17,7 @@ pub(super) fn create_source(tokens: &mut Tokens, mark: usize, or_replace: bool) 
     let list = if *tokens.peek() == Token::LParen { column_list(tokens, &name.name)? } else { ColumnList::default() };
     let include = include(tokens)?;
     let source_options = with_options(tokens)?;
-    let format = if tokens.accept("FORMAT") { Some(tokens.word()?) } else { None };
-    let encode = if tokens.accept("ENCODE") { Some(encode(tokens)?) } else { None };
+    let (format, encode) = format(tokens)?;
     unsupported::nothing_more(tokens)?;
     let declaration = declaration(list, include, source_options, format, encode)?;
     Ok(Statement::CreateSource(CreateSource { name, if_exists, declaration, sql: tokens.text_since(mark) }))
@@ -43,10 +42,15 @@ fn include(tokens: &mut Tokens) -> Result<Vec<Include>, SqlError> {
     })
 }
 
-fn encode(tokens: &mut Tokens) -> Result<Encode, SqlError> {
+/// `[FORMAT name] [ENCODE name [(options)]]`
+pub(super) fn format(tokens: &mut Tokens) -> Result<(Option<String>, Option<Encode>), SqlError> {
+    let format = if tokens.accept("FORMAT") { Some(tokens.word()?) } else { None };
+    if !tokens.accept("ENCODE") {
+        return Ok((format, None));
+    }
     let name = tokens.word()?;
     let options = if *tokens.peek() == Token::LParen { options(tokens)? } else { Options::default() };
-    Ok(Encode { name, options })
+    Ok((format, Some(Encode { name, options })))
 }
 
 fn declaration(

@@ -1,4 +1,4 @@
-//! `DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW [IF EXISTS] name, … [CASCADE | RESTRICT]`.
+//! `DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | SINK [IF EXISTS] name, … [CASCADE | RESTRICT]`.
 
 use freshet_types::SqlError;
 
@@ -17,9 +17,9 @@ pub(super) fn drop(tokens: &mut Tokens) -> Result<Statement, SqlError> {
     Ok(Statement::Drop(DropObjects { kind, names, if_exists, cascade }))
 }
 
-/// `SOURCE`, `TABLE`, `VIEW` or `MATERIALIZED VIEW`, if it comes next.
+/// `SOURCE`, `TABLE`, `VIEW`, `MATERIALIZED VIEW` or `SINK`, if it comes next.
 pub(super) fn object_kind(tokens: &mut Tokens) -> Option<ObjectKind> {
-    const KINDS: [ObjectKind; 4] =
-        [ObjectKind::Source, ObjectKind::Table, ObjectKind::View, ObjectKind::MaterializedView];
+    const KINDS: [ObjectKind; 5] =
+        [ObjectKind::Source, ObjectKind::Table, ObjectKind::View, ObjectKind::MaterializedView, ObjectKind::Sink];
     KINDS.into_iter().find(|kind| tokens.accept(kind.keywords()))
 }

@@ -8,6 +8,7 @@ mod change;
 mod columns;
 mod comment;
 mod copy;
+mod create_sink;
 mod create_source;
 mod create_table;
 mod create_view;
@@ -102,6 +103,9 @@ fn create(tokens: &mut Tokens) -> Result<Statement, SqlError> {
     }
     if !or_replace && tokens.accept("TABLE") {
         return create_table::create_table(tokens, mark);
+    }
+    if !or_replace && tokens.accept("SINK") {
+        return create_sink::create_sink(tokens, mark);
     }
     if tokens.accept("VIEW") {
         return create_view::create_view(tokens, mark, or_replace);

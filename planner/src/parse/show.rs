@@ -8,26 +8,17 @@ use super::tokens::Tokens;
 use super::unsupported;
 use crate::statement::{ObjectKind, Show, Statement};
 
-const LISTS: [(&str, ObjectKind); 4] = [
+const LISTS: [(&str, ObjectKind); 5] = [
     ("SOURCES", ObjectKind::Source),
     ("TABLES", ObjectKind::Table),
     ("VIEWS", ObjectKind::View),
     ("MATERIALIZED VIEWS", ObjectKind::MaterializedView),
+    ("SINKS", ObjectKind::Sink),
 ];
 
 /// Lists of objects that are yet to come.
-const LISTS_TO_COME: [&str; 10] = [
-    "SINKS",
-    "SUBSCRIPTIONS",
-    "JOBS",
-    "CONNECTIONS",
-    "SECRETS",
-    "INDEXES",
-    "SCHEMAS",
-    "DATABASES",
-    "FUNCTIONS",
-    "ROLES",
-];
+const LISTS_TO_COME: [&str; 9] =
+    ["SUBSCRIPTIONS", "JOBS", "CONNECTIONS", "SECRETS", "INDEXES", "SCHEMAS", "DATABASES", "FUNCTIONS", "ROLES"];
 
 pub(super) fn show(tokens: &mut Tokens) -> Result<Statement, SqlError> {
     tokens.expect("SHOW")?;

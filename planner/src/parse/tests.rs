@@ -406,3 +406,24 @@ fn other_statements_are_refused_by_name() {
     }
     assert_eq!(one("CHECKPOINT"), Statement::Checkpoint);
 }
+
+#[test]
+fn sinks() {
+    let sql =
+        "CREATE SINK IF NOT EXISTS s FROM public.v WITH (connector = 'kafka', key = 'a, b') FORMAT Upsert ENCODE JSON";
+    let Statement::CreateSink(create) = one(sql) else { panic!("not a sink") };
+    assert_eq!((create.if_exists, &create.name), (IfExists::Skip, &ObjectName::unqualified("s")));
+    assert_eq!(create.relation, ObjectName::qualified("public", "v"));
+    assert_eq!(create.options.get("key"), Some("a, b"));
+    assert_eq!((create.format.as_deref(), create.encode.unwrap().name.as_str()), (Some("upsert"), "json"));
+    assert_eq!(create.sql, sql);
+    assert_eq!(one("SHOW SINKS"), Statement::Show(Show::Objects(ObjectKind::Sink)));
+    for (sql, expected) in [
+        ("CREATE SINK s AS SELECT 1", "0A000: CREATE SINK ... AS query is not supported yet"),
+        ("CREATE OR REPLACE SINK s FROM v", "0A000: CREATE OR REPLACE SINK is not supported yet"),
+        ("CREATE SINK s WITH (a = 1)", "42601: syntax error at or near \"WITH\" at 15"),
+        ("CREATE SINK s FROM v WITH (a = 1) FORMAT PLAIN ENCODE JSON x", "42601: syntax error at or near \"x\" at 60"),
+    ] {
+        assert_eq!(shown(sql), expected, "{sql}");
+    }
+}

@@ -46,10 +46,9 @@ const STATEMENTS: [(&str, &str); 36] = [
 ];
 
 /// What `CREATE` may be followed by elsewhere.
-const OBJECTS: [&str; 32] = [
+const OBJECTS: [&str; 31] = [
     "INDEX",
     "UNIQUE INDEX",
-    "SINK",
     "CONNECTION",
     "SECRET",
     "SUBSCRIPTION",
@@ -99,6 +98,9 @@ pub(super) fn create(tokens: &Tokens) -> SqlError {
 pub(super) fn object(tokens: &Tokens, verb: &str) -> SqlError {
     if verb == "CREATE" && tokens.at("TABLE") {
         return not_supported("CREATE OR REPLACE TABLE").with_hint("use DROP TABLE IF EXISTS, then CREATE TABLE");
+    }
+    if verb == "CREATE" && tokens.at("SINK") {
+        return not_supported("CREATE OR REPLACE SINK").with_hint("use DROP SINK, then CREATE SINK");
     }
     match OBJECTS.iter().find(|words| tokens.at(words)) {
         Some(words @ (&"TEMP" | &"TEMPORARY" | &"UNLOGGED")) => not_supported(&format!("{verb} {words} TABLE or VIEW")),

@@ -105,5 +105,6 @@ pub fn record(id: RelationId, name: &ObjectName, create_sql: &str, start: Option
         comment: None,
         column_comments: BTreeMap::new(),
         start,
+        identity: None,
     }
 }

@@ -1,4 +1,4 @@
-//! `DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW … [CASCADE]`.
+//! `DROP SOURCE | TABLE | VIEW | MATERIALIZED VIEW | SINK … [CASCADE]`.
 
 use std::sync::Arc;
 
@@ -68,6 +68,10 @@ pub async fn take_down(server: &Server, entry: &Entry) -> Result<(), SqlError> {
         }
         Object::Table(_) | Object::Source(_) => {
             server.coordinator.send(Command::Forget { relation: entry.id() }).await?;
+        }
+        Object::Sink(sink) => {
+            sink.cancel.cancel();
+            server.coordinator.send(Command::SinksChanged).await?;
         }
         Object::View(_) => {}
     }

@@ -20,7 +20,7 @@ use futures::stream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Entry, Object, ObjectKind};
+use crate::catalog::{Entry, Object, ObjectKind, undefined};
 use crate::execute::rows::{KeyIndex, arrow_error};
 use crate::query::pin::read_error;
 use crate::session::{Response, RowStream, Session};
@@ -92,6 +92,7 @@ fn target(session: &Session, subscribe: &Subscribe) -> Result<(Arc<Entry>, Arc<C
     match &entry.object {
         Object::Table(table) => Ok((entry.clone(), table.collection.clone())),
         Object::MaterializedView(view) => Ok((entry.clone(), view.collection.clone())),
+        Object::Sink(_) => Err(undefined(name)),
         Object::Source(_) | Object::View(_) => {
             let kind: ObjectKind = entry.object.kind();
             let message = format!("cannot subscribe to {} \"{name}\"", kind.name());

@@ -39,7 +39,7 @@ pub fn hold_inputs(catalog: &CatalogState, plan: &Node, as_of: Epoch) -> Result<
     let collection = |relation| match &catalog.get(relation)?.object {
         Object::Table(table) => Some(table.collection.clone()),
         Object::MaterializedView(view) => Some(view.collection.clone()),
-        Object::Source(_) | Object::View(_) => None,
+        Object::Source(_) | Object::View(_) | Object::Sink(_) => None,
     };
     let collections = plan.relations().into_iter().filter_map(collection);
     collections.map(|collection| collection.hold(as_of).map_err(read_error)).collect()
@@ -87,7 +87,7 @@ impl Backfill {
                 let until = self.offsets.get(&relation).cloned().unwrap_or_else(|| source.start.clone());
                 Ok(Input::Source(source.clone(), until))
             }
-            Object::View(_) => Err(SqlError::internal("a plan reads a plain view")),
+            Object::View(_) | Object::Sink(_) => Err(SqlError::internal("a plan reads what has no rows")),
         }
     }
 

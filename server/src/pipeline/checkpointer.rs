@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, dead_letters_id};
 use crate::coordinator::{CheckpointContent, Command, SourcePosition, Wanted};
 use crate::limits::{CHECKPOINTS_REMEMBERED, LAST_CHECKPOINT_S_MAX};
+use crate::pipeline::sink::{Handover, SavedSink};
 use crate::pipeline::view_status::{SavedErrors, ViewState};
 use crate::server::{Server, objects};
 
@@ -31,6 +32,8 @@ pub struct CheckpointMeta {
     /// How far each source has been read.
     pub sources: BTreeMap<RelationId, SourcePosition>,
     pub views: BTreeMap<RelationId, SavedView>,
+    #[serde(default)]
+    pub sinks: BTreeMap<RelationId, SavedSink>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -179,6 +182,7 @@ impl Checkpointer {
             workers: self.server.config.workers,
             sources: content.positions.into_iter().collect(),
             views: BTreeMap::new(),
+            sinks: BTreeMap::new(),
         };
         let mut checkpoint = self.checkpoints.begin(content.epoch);
         for view in std::mem::take(&mut self.void) {
@@ -198,9 +202,17 @@ impl Checkpointer {
             checkpoint.collection(relation, &collection).map_err(|error| SqlError::internal(error.to_string()))?;
             now_stored.insert(relation);
         }
+        let mut handover =
+            Handover::new(&catalog, &mut checkpoint, content.epoch, &now_stored).map_err(cannot_checkpoint)?;
+        meta.sinks = std::mem::take(&mut handover.saved);
         for relation in self.stored.difference(&now_stored) {
-            checkpoint.forget(*relation);
+            if handover.needed.contains(relation) {
+                checkpoint.forget_state(*relation);
+            } else {
+                checkpoint.forget(*relation);
+            }
         }
+        now_stored.extend(self.stored.intersection(&handover.needed));
         for (id, view) in views {
             let plan = plan_text(&view);
             let errors = view.status.lock().errors_at(content.epoch);
@@ -214,6 +226,7 @@ impl Checkpointer {
         self.contained = rest;
         self.contained.retain(|record| catalog.get(record.table).is_some());
         self.stored = now_stored;
+        handover.done();
         Ok(stats)
     }
 
@@ -289,7 +302,7 @@ fn collections(
             Some(Object::Table(table)) => &table.collection,
             Some(Object::MaterializedView(view)) => &view.collection,
             Some(Object::Source(source)) => &source.dead_letters,
-            Some(Object::View(_)) | None => continue,
+            Some(Object::View(_) | Object::Sink(_)) | None => continue,
         };
         let hold = collection.hold(content.epoch).map_err(|error| SqlError::internal(error.to_string()))?;
         held.push((relation, collection.clone(), hold));

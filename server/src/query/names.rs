@@ -29,7 +29,7 @@ const SYSTEM_ID: RelationId = RelationId(0);
 impl PlannerCatalog for Names<'_> {
     fn relation(&self, schema: Option<&str>, name: &str) -> Option<Relation> {
         if let Some(entry) = self.catalog.find(schema, name) {
-            return Some(self.entry(entry));
+            return self.entry(entry);
         }
         if let Some(source) = self.catalog.source_of_dead_letters(schema, name) {
             return self.dead_letters(source, name);
@@ -49,12 +49,14 @@ impl PlannerCatalog for Names<'_> {
     }
 
     fn relation_names(&self) -> Vec<String> {
-        self.catalog.entries().map(|entry| entry.name().to_owned()).collect()
+        let relations = self.catalog.entries().filter(|entry| !matches!(entry.object, Object::Sink(_)));
+        relations.map(|entry| entry.name().to_owned()).collect()
     }
 }
 
 impl Names<'_> {
-    fn entry(&self, entry: &Entry) -> Relation {
+    /// An object as a relation, if it is one.
+    fn entry(&self, entry: &Entry) -> Option<Relation> {
         let schema = entry.object.schema();
         let id = entry.id();
         let stored = |readable| RelationContent::Stored(self.reads.table(id, schema.clone(), readable));
@@ -77,8 +79,9 @@ impl Names<'_> {
                 let content = RelationContent::View { query: view.query.clone(), columns: view.columns.clone() };
                 (RelationKind::View, Properties::default(), content)
             }
+            Object::Sink(_) => return None,
         };
-        Relation { id, name, kind, schema, properties, content }
+        Some(Relation { id, name, kind, schema, properties, content })
     }
 
     fn dead_letters(&self, source: &Entry, name: &str) -> Option<Relation> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use freshet_connectors as connectors;
-use freshet_planner::declaration::{ColumnDefinition, IncludeField};
+use freshet_planner::declaration::{ColumnDefinition, Encode, IncludeField};
 use freshet_planner::plan::Properties;
-use freshet_planner::statement::{CreateMaterializedView, CreateTable, CreateView};
+use freshet_planner::statement::{CreateMaterializedView, CreateSink, CreateTable, CreateView};
 use freshet_planner::{PlannerCatalog, SourceDeclaration, ViewPlan};
 use freshet_storage::StorageError;
 use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, DEFAULT_HISTORY_MS};
@@ -15,7 +15,8 @@ use freshet_types::{SqlError, SqlState};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::catalog::{MaterializedViewObject, SourceObject, TableObject, ViewObject};
+use crate::catalog::{CatalogState, MaterializedViewObject, Object, SourceObject, TableObject, ViewObject};
+use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
 use crate::pipeline::view_status::ViewStatus;
 use crate::server::Server;
@@ -97,6 +98,56 @@ pub fn view_description(name: &str, plan: &ViewPlan) -> CollectionDescription {
     }
 }
 
+/// A sink that has been checked, but not connected to.
+pub fn sink(
+    server: &Server,
+    catalog: &CatalogState,
+    create: &CreateSink,
+    identity: &str,
+) -> Result<SinkObject, SqlError> {
+    let name = &create.relation;
+    let entry = catalog.expect(name)?;
+    let Some(collection) = catalog.collection(entry.id()) else {
+        let kind = entry.object.kind();
+        let error =
+            SqlError::new(SqlState::WrongObjectType, format!("cannot send the changes of {} \"{name}\"", kind.name()));
+        return Err(match entry.object {
+            Object::Sink(_) => error.with_hint("a sink sends the changes of a table or a materialized view"),
+            _ => error.with_hint(format!("CREATE MATERIALIZED VIEW ... AS SELECT * FROM {name}, and send that")),
+        });
+    };
+    let snapshot = match create.options.get("snapshot").map(str::to_lowercase).as_deref() {
+        None | Some("true" | "on") => true,
+        Some("false" | "off") => false,
+        Some(other) => {
+            let message = format!("invalid value for option \"snapshot\": \"{other}\"");
+            return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint("use true or false"));
+        }
+    };
+    let description = collection.description();
+    let definition = connectors::SinkDefinition {
+        name: create.name.name.clone(),
+        identity: identity.to_owned(),
+        relation: name.name.clone(),
+        schema: description.schema.clone(),
+        // A relation of at most one row has a key of no columns.
+        key: description.key.clone(),
+        append_only: description.append_only,
+        options: create.options.0.clone(),
+        format: format(create.format.as_ref(), create.encode.as_ref()),
+    };
+    let connector = connectors::open_sink(definition)?;
+    Ok(SinkObject::new(entry.id(), snapshot, connector, server.cancel.child_token()))
+}
+
+fn format(format: Option<&String>, encode: Option<&Encode>) -> Option<connectors::Format> {
+    encode.map(|encode| connectors::Format {
+        format: format.cloned().unwrap_or_else(|| "plain".to_owned()),
+        encode: encode.name.clone(),
+        options: encode.options.0.clone(),
+    })
+}
+
 /// A source that has been checked, but not connected to.
 pub struct OpenedSource {
     pub declaration: SourceDeclaration,
@@ -130,11 +181,7 @@ pub fn source(server: &Server, name: &str, declaration: &SourceDeclaration) -> R
         checks: checks.collect(),
         includes,
         options: declaration.options.0.clone(),
-        format: declaration.encode.as_ref().map(|encode| connectors::Format {
-            format: declaration.format.clone().unwrap_or_else(|| "plain".to_owned()),
-            encode: encode.name.clone(),
-            options: encode.options.0.clone(),
-        }),
+        format: format(declaration.format.as_ref(), declaration.encode.as_ref()),
     };
     let watermarks = rules.watermark.iter().map(|watermark| watermark.column).collect();
     let properties = Properties { key: None, append_only: true, watermarks };

@@ -8,16 +8,16 @@
 //! What is damaged and can be had again is had again: the state of a view from what it reads, dead letters from
 //! their source. Only the rows of a table are nowhere else; without them there is no start.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use freshet_dataflow::{SavedState, output_shards};
 use freshet_planner::Statement;
-use freshet_planner::statement::{CreateMaterializedView, CreateSource, CreateTable};
+use freshet_planner::statement::{CreateMaterializedView, CreateSink, CreateSource, CreateTable};
 use freshet_storage::checkpoint::{Checkpoints, Part, Recovered, Redistribute};
 use freshet_storage::collection::{Collection, CollectionDescription};
-use freshet_storage::{StorageError, Store, WalKey};
+use freshet_storage::{OutboxBatch, StorageError, Store, WalKey};
 use freshet_types::{Clock, Delta, Epoch, RelationId, SqlError};
 use futures::TryStreamExt;
 use parking_lot::Mutex;
@@ -28,6 +28,8 @@ use crate::coordinator::{Command, TableWrite};
 use crate::execute::create_materialized_view::{Created, hydrate};
 use crate::pipeline::checkpointer::{CheckpointMeta, plan_text};
 use crate::pipeline::dead_letters;
+use crate::pipeline::sink::{Rows, SinkObject};
+use crate::pipeline::sink_sender;
 use crate::pipeline::view_status::ViewStatus;
 use crate::query::names::Names;
 use crate::server::{Server, objects};
@@ -39,6 +41,7 @@ pub struct Loaded {
     logs: HashMap<RelationId, Vec<(WalKey, Delta)>>,
     checkpoint: Option<Recovered>,
     meta: CheckpointMeta,
+    outboxes: BTreeMap<RelationId, BTreeMap<Epoch, OutboxBatch>>,
     pub checkpoints: Checkpoints,
     /// The epoch of the checkpoint; without one, no epoch so far was later than this.
     pub epoch: Epoch,
@@ -74,23 +77,30 @@ pub async fn load(store: &Store, clock: &Clock) -> anyhow::Result<Loaded> {
         logs.insert(record.id, log.into_iter().map(|(key, _, delta)| (key, delta)).collect());
     }
     let epoch = checkpoint.as_ref().map_or(epoch, |checkpoint| checkpoint.epoch);
-    Ok(Loaded { records, logs, checkpoint, meta, checkpoints, epoch })
+    let outboxes = store.outboxes().await.context("cannot read the outboxes")?;
+    Ok(Loaded { records, logs, checkpoint, meta, outboxes, checkpoints, epoch })
 }
 
 /// Makes all objects again. Returns when tables are complete and views go on or have begun to hydrate.
 pub async fn restore(server: &Arc<Server>, loaded: Loaded) -> anyhow::Result<(Checkpoints, Restored)> {
-    let Loaded { records, logs, checkpoint, meta, checkpoints, .. } = loaded;
+    let Loaded { records, logs, checkpoint, meta, outboxes, checkpoints, .. } = loaded;
     let stored = checkpoint.iter().flat_map(|checkpoint| checkpoint.relations()).collect();
     let count = records.len();
-    let (views, resumed, restarted) = (Vec::new(), HashSet::new(), HashSet::new());
-    let mut restoring = Restoring { server, checkpoint, meta, logs, views, resumed, restarted };
+    let (views, resumed, restarted, rows_before) = (Vec::new(), HashSet::new(), HashSet::new(), HashMap::new());
+    let mut restoring =
+        Restoring { server, checkpoint, meta, logs, outboxes, views, resumed, restarted, rows_before };
     for record in records {
         let name = record.name.clone();
         let object = restoring.object(&record).await.with_context(|| format!("cannot bring back \"{name}\""))?;
         let entry = Arc::new(Entry { record, object });
         server.catalog.replace(server.catalog.state().with(entry));
     }
-    let Restoring { meta, logs, views, resumed, .. } = restoring;
+    let Restoring { meta, logs, outboxes, views, resumed, .. } = restoring;
+    // Of sinks that were dropped while a checkpoint added to them.
+    for (sink, backlog) in outboxes {
+        let epochs: Vec<Epoch> = backlog.into_keys().collect();
+        server.store.delete_from_outbox(sink, &epochs).await?;
+    }
     if count > 0 {
         let hydrating = views.len() - resumed.len();
         info!(objects = count, views = views.len(), hydrating, "brought back");
@@ -100,6 +110,9 @@ pub async fn restore(server: &Arc<Server>, loaded: Loaded) -> anyhow::Result<(Ch
     hydrate(server, views).await?;
     server.coordinator.send(Command::Start).await?;
     write_again(server, logs).await?;
+    for (entry, sink) in server.catalog.state().sinks() {
+        sink_sender::start(server, entry.id(), entry.name(), sink);
+    }
     Ok((checkpoints, Restored { stored, void }))
 }
 
@@ -126,11 +139,15 @@ struct Restoring<'a> {
     checkpoint: Option<Recovered>,
     meta: CheckpointMeta,
     logs: HashMap<RelationId, Vec<(WalKey, Delta)>>,
+    /// Those of the sinks that have not come back yet.
+    outboxes: BTreeMap<RelationId, BTreeMap<Epoch, OutboxBatch>>,
     views: Vec<Created>,
     /// The views that go on from the checkpoint.
     resumed: HashSet<RelationId>,
     /// The sources that are read from their start again.
     restarted: HashSet<RelationId>,
+    /// What the checkpoint has of others, where a sink needs it.
+    rows_before: HashMap<RelationId, Arc<Collection>>,
 }
 
 impl Restoring<'_> {
@@ -147,6 +164,7 @@ impl Restoring<'_> {
                 Object::View(Arc::new(objects::view(self.server, &create, &self.names(&status))?))
             }
             Statement::CreateMaterializedView(create) => Object::MaterializedView(self.view(record, &create).await?),
+            Statement::CreateSink(create) => Object::Sink(Arc::new(self.sink(record, &create).await?)),
             other => {
                 warn!(name = record.name, "the catalog holds a statement of an unknown kind");
                 bail!("{} makes no object", other.tag())
@@ -237,6 +255,46 @@ impl Restoring<'_> {
         let view = Arc::new(view);
         self.views.push(Created { id: record.id, name: record.name.clone(), view: view.clone(), resume });
         Ok(view)
+    }
+
+    async fn sink(&mut self, record: &Record, create: &CreateSink) -> anyhow::Result<SinkObject> {
+        let identity = record.identity.as_ref().context("the catalog does not tell its identity")?;
+        let catalog = self.server.catalog.state();
+        let sink = objects::sink(self.server, &catalog, create, identity)?;
+        let saved = self.meta.sinks.remove(&record.id);
+        let backlog = self.outboxes.remove(&record.id).unwrap_or_default();
+        let relation = catalog.get(sink.relation).context("its relation is not there")?;
+        let rows = match &relation.object {
+            Object::MaterializedView(view) if !self.resumed.contains(&sink.relation) => {
+                Rows::Anew(self.rows_before(relation, view).await?)
+            }
+            Object::MaterializedView(view) => Rows::GoOn(view.collection.clone()),
+            Object::Table(table) => Rows::GoOn(table.collection.clone()),
+            _ => bail!("it sends what has no rows"),
+        };
+        sink.restore(saved, backlog, rows);
+        Ok(sink)
+    }
+
+    /// What the checkpoint has of a view that does not go on from it.
+    async fn rows_before(
+        &mut self,
+        relation: &Entry,
+        view: &MaterializedViewObject,
+    ) -> anyhow::Result<Option<Arc<Collection>>> {
+        if let Some(known) = self.rows_before.get(&relation.id()) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(checkpoint) = &self.checkpoint else { return Ok(None) };
+        let all_in_one = |rows: &arrow::array::RecordBatch| vec![0; rows.num_rows()];
+        let description = objects::view_description(relation.name(), &view.plan);
+        let rows = checkpoint.collection(relation.id(), description, 1, Redistribute::Always(&all_in_one)).await;
+        let rows = rows.unwrap_or_else(|error| {
+            warn!(view = relation.name(), "cannot read what sinks have sent of it: {error}");
+            None
+        });
+        self.rows_before.extend(rows.iter().map(|rows| (relation.id(), rows.clone())));
+        Ok(rows)
     }
 
     /// The state from which a view goes on, if the checkpoint has one for this very plan; `view` then has its rows.

@@ -59,7 +59,7 @@ impl Relation {
         match self.description.kind {
             ObjectKind::View => "v",
             ObjectKind::MaterializedView => "m",
-            ObjectKind::Source | ObjectKind::Table | ObjectKind::System => "r",
+            ObjectKind::Source | ObjectKind::Table | ObjectKind::Sink | ObjectKind::System => "r",
         }
     }
 

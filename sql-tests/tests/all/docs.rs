@@ -1,9 +1,11 @@
 //! The examples in the documentation run: every block marked ```` ```sql freshet-test ```` is executed, a page at a
-//! time, each page on a server of its own.
+//! time, each page on a server of its own. With ```` ```sql freshet-test kafka ```` there is a broker, where the block says
+//! `localhost:9092`, that has the topics that it names.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use freshet_sql_tests::kafka::Kafka;
 use freshet_sql_tests::{Client, Server, oracle};
 
 /// A block of SQL in a page, and the line it starts at.
@@ -11,6 +13,7 @@ use freshet_sql_tests::{Client, Server, oracle};
 struct Example {
     line: usize,
     sql: String,
+    needs_kafka: bool,
 }
 
 #[tokio::test]
@@ -31,7 +34,10 @@ async fn every_example_runs() -> Result<()> {
         count += examples.len();
         let server = Server::start(2).await?;
         let client = server.connect().await?;
-        for example in examples {
+        for mut example in examples {
+            if example.needs_kafka {
+                example.sql = with_broker(&example.sql).await?;
+            }
             run(&client, &example).await.with_context(|| format!("{}:{}", page.display(), example.line))?;
         }
     }
@@ -48,14 +54,24 @@ async fn run(client: &Client, example: &Example) -> Result<()> {
     Ok(())
 }
 
+/// The block with the address of a broker that has its topics.
+async fn with_broker(sql: &str) -> Result<String> {
+    let kafka = Kafka::shared().await?;
+    for topic in sql.split("topic = '").skip(1).filter_map(|rest| rest.split('\'').next()) {
+        kafka.create_topic(topic, 1).await?;
+    }
+    Ok(sql.replace("localhost:9092", &kafka.bootstrap_servers()))
+}
+
 fn examples(page: &str) -> Vec<Example> {
     let mut examples = Vec::new();
     let mut lines = page.lines().enumerate();
     while let Some((number, line)) = lines.next() {
-        if line.trim() == "```sql freshet-test" {
+        let needs_kafka = line.trim() == "```sql freshet-test kafka";
+        if needs_kafka || line.trim() == "```sql freshet-test" {
             let body: Vec<&str> =
                 lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != "```").collect();
-            examples.push(Example { line: number + 1, sql: body.join("\n") + "\n" });
+            examples.push(Example { line: number + 1, sql: body.join("\n") + "\n", needs_kafka });
         }
     }
     examples
@@ -64,5 +80,6 @@ fn examples(page: &str) -> Vec<Example> {
 #[test]
 fn only_marked_blocks_are_examples() {
     let page = "# Page\n```sql\nSELECT 0;\n```\n```sql freshet-test\nSELECT 1;\nSELECT 2;\n```\n";
-    assert_eq!(examples(page), [Example { line: 5, sql: "SELECT 1;\nSELECT 2;\n".to_owned() }]);
+    let expected = Example { line: 5, sql: "SELECT 1;\nSELECT 2;\n".to_owned(), needs_kafka: false };
+    assert_eq!(examples(page), [expected]);
 }

@@ -15,6 +15,7 @@ mod protocol;
 mod psql;
 mod recovery;
 mod serve;
+mod sinks;
 mod source_status;
 mod subscribe;
 mod wire;

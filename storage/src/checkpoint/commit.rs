@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use freshet_types::{Epoch, RelationId};
+use freshet_types::{Delta, Epoch, RelationId};
 
 use super::change::TableChange;
 use super::file::{CheckpointFiles, FileWriter};
@@ -21,7 +21,7 @@ use super::{garbage, segments};
 use crate::collection::restore::SegmentAt;
 use crate::collection::{Collection, CollectionError};
 use crate::group_commit::{GroupCommit, Write};
-use crate::{StorageError, Store, WalKey};
+use crate::{StorageError, Store, WalKey, outbox};
 
 /// Makes checkpoints, one after the other. One a store.
 pub struct Checkpoints {
@@ -31,7 +31,7 @@ pub struct Checkpoints {
     /// What is durable, except for the records `uncertain`.
     manifest: Manifest,
     /// Keys of batches that failed. Such a batch may be there after all.
-    uncertain: BTreeSet<Bytes>,
+    pub(super) uncertain: BTreeSet<Bytes>,
     /// All state tables that have been told of.
     logs: BTreeMap<PieceId, StateLog>,
     returned: Returned,
@@ -50,6 +50,7 @@ pub struct Checkpoint<'a> {
     checkpoints: &'a mut Checkpoints,
     epoch: Epoch,
     collections: BTreeMap<RelationId, Vec<Vec<SegmentAt>>>,
+    outbox: Vec<Write>,
 }
 
 /// What a checkpoint was.
@@ -101,7 +102,7 @@ impl Checkpoints {
     /// Begins a checkpoint of `epoch`, which is not before that of the last.
     pub fn begin(&mut self, epoch: Epoch) -> Checkpoint<'_> {
         debug_assert!(self.manifest.head.as_ref().is_none_or(|head| head.epoch <= epoch));
-        Checkpoint { checkpoints: self, epoch, collections: BTreeMap::new() }
+        Checkpoint { checkpoints: self, epoch, collections: BTreeMap::new(), outbox: Vec::new() }
     }
 
     /// The epoch of the last checkpoint.
@@ -255,6 +256,17 @@ impl Checkpoint<'_> {
         Ok(log.apply(&change)?)
     }
 
+    /// Puts a change into the outbox of a sink, under the checkpoint's epoch. Gives the bytes that it takes.
+    ///
+    /// # Errors
+    /// If the rows cannot be encoded.
+    pub fn outbox(&mut self, sink: RelationId, change: &Delta) -> Result<usize, StorageError> {
+        let write = outbox::write(sink, self.epoch, change)?;
+        let bytes = write.1.len();
+        self.outbox.push(Write::Put(write.0, write.1));
+        Ok(bytes)
+    }
+
     /// Drops all of a relation. What is handed in afterwards counts.
     pub fn forget(&mut self, relation: RelationId) {
         self.collections.remove(&relation);
@@ -266,15 +278,19 @@ impl Checkpoint<'_> {
         self.checkpoints.forget(|id| id.relation == relation && matches!(id.part, Part::State { .. }));
     }
 
-    /// Makes the checkpoint the last one, with `meta` beside it, and deletes the records `contained` of
-    /// tables' logs, which are in it. All at once; durable once this returns.
+    /// Makes the checkpoint the last one, with `meta` beside it, adds to the outboxes of sinks, and deletes the records
+    /// `contained` of tables' logs, which are in it. All at once; durable once this returns.
     ///
     /// # Errors
     /// If it cannot be written. Then the last checkpoint is what it was, or (as with any commit whose answer is lost) this
     /// one; the next has all that this one has.
-    pub async fn commit(self, meta: String, contained: Vec<WalKey>) -> Result<CheckpointStats, StorageError> {
+    pub async fn commit(mut self, meta: String, contained: Vec<WalKey>) -> Result<CheckpointStats, StorageError> {
+        let outbox = std::mem::take(&mut self.outbox);
         let (checkpoints, prepared) = self.prepare(meta).await?;
-        let writes = checkpoints.writes(&prepared.manifest, contained)?;
+        let mut writes = checkpoints.writes(&prepared.manifest, contained)?;
+        // Should this fail, the next checkpoint deletes them: its own changes begin where these did.
+        checkpoints.uncertain.extend(outbox.iter().map(|write| write.key().clone()));
+        writes.extend(outbox);
         checkpoints.commits.commit(writes).await?;
         Ok(checkpoints.stored(prepared).await)
     }
@@ -283,7 +299,7 @@ impl Checkpoint<'_> {
 impl<'a> Checkpoint<'a> {
     /// Writes the file.
     pub(super) async fn prepare(self, meta: String) -> Result<(&'a mut Checkpoints, Prepared), StorageError> {
-        let Self { checkpoints, epoch, collections } = self;
+        let Self { checkpoints, epoch, collections, .. } = self;
         checkpoints.adopt_returned();
         checkpoints.rewrite_sparse().await?;
         let number = checkpoints.next_number.fetch_add(1, Ordering::SeqCst);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::StorageError;
+use crate::group_commit::Write;
 use futures::TryStreamExt;
 
 fn files(dir: &TempDir) -> Vec<PathBuf> {
@@ -63,6 +64,44 @@ async fn a_failed_commit_is_made_good_by_the_next() {
     table.check(&*table.restored(&recovered, 2).await, epoch);
     let log: Vec<_> = store.replay(RELATION).await.unwrap().try_collect().await.unwrap();
     assert_eq!(log.iter().map(|(key, ..)| *key).collect::<Vec<_>>(), [other]);
+}
+
+/// What a checkpoint adds to an outbox is there exactly if the checkpoint is.
+#[tokio::test]
+async fn outboxes_are_of_the_last_checkpoint() {
+    const SINK: RelationId = RelationId(9);
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (mut checkpoints, _) = Checkpoints::open(&store).await.unwrap();
+    let delta = |key| Delta::new(batch(&[(key, "a".to_owned()), (key + 1, "b".to_owned())]), vec![1, -2]);
+    let mut first = checkpoints.begin(Epoch(10));
+    assert!(first.outbox(SINK, &delta(1)).unwrap() > 100);
+    first.commit(String::new(), vec![]).await.unwrap();
+    // One that breaks off before it is durable, and one of which nobody learned that it was.
+    let mut lost = checkpoints.begin(Epoch(20));
+    lost.outbox(SINK, &delta(2)).unwrap();
+    drop(lost);
+    store.commits.commit(vec![outbox_write(SINK, Epoch(30), &delta(3))]).await.unwrap();
+    checkpoints.uncertain.insert(outbox_write(SINK, Epoch(30), &delta(3)).key().clone());
+    let mut last = checkpoints.begin(Epoch(40));
+    last.outbox(SINK, &delta(4)).unwrap();
+    last.commit(String::new(), vec![]).await.unwrap();
+    drop(store);
+
+    let store = open(&dir).await;
+    let outboxes = store.outboxes().await.unwrap();
+    assert_eq!(outboxes[&SINK].keys().copied().collect::<Vec<_>>(), [Epoch(10), Epoch(40)]);
+    assert_eq!(store.outbox_change(SINK, Epoch(40)).await.unwrap(), delta(4));
+    assert!(matches!(store.outbox_change(SINK, Epoch(30)).await, Err(StorageError::Damaged { .. })));
+    store.delete_from_outbox(SINK, &[Epoch(10)]).await.unwrap();
+    assert_eq!(store.outboxes().await.unwrap()[&SINK].len(), 1);
+    store.delete_catalog(SINK).await.unwrap();
+    assert!(store.outboxes().await.unwrap().is_empty());
+}
+
+fn outbox_write(sink: RelationId, epoch: Epoch, delta: &Delta) -> Write {
+    let (key, value) = crate::outbox::write(sink, epoch, delta).unwrap();
+    Write::Put(key, value)
 }
 
 #[tokio::test]
