@@ -39,8 +39,10 @@ pub fn resolve(options: &KafkaOptions) -> Result<Offsets, SourceError> {
             }
             let ends = errand.each(&partitions, |_, high| high)?;
             if let Some((partition, offset)) = given.iter().find(|(partition, offset)| ends[partition] < **offset) {
-                let message =
-                    format!("partition {partition} of topic \"{}\" has no offset {offset} yet", options.connection.topic);
+                let message = format!(
+                    "partition {partition} of topic \"{}\" has no offset {offset} yet",
+                    options.connection.topic
+                );
                 return Err(SqlError::new(SqlState::InvalidParameterValue, message)
                     .with_hint(format!("the next record will have offset {}", ends[partition]))
                     .into());

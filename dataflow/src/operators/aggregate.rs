@@ -17,6 +17,7 @@ mod count;
 mod distinct_values;
 mod double_double;
 mod entries;
+mod expansion;
 mod extremum;
 mod ordered;
 mod sum;

@@ -87,8 +87,7 @@ pub async fn restore(server: &Arc<Server>, loaded: Loaded) -> anyhow::Result<(Ch
     let stored = checkpoint.iter().flat_map(|checkpoint| checkpoint.relations()).collect();
     let count = records.len();
     let (views, resumed, restarted, rows_before) = (Vec::new(), HashSet::new(), HashSet::new(), HashMap::new());
-    let mut restoring =
-        Restoring { server, checkpoint, meta, logs, outboxes, views, resumed, restarted, rows_before };
+    let mut restoring = Restoring { server, checkpoint, meta, logs, outboxes, views, resumed, restarted, rows_before };
     for record in records {
         let name = record.name.clone();
         let object = restoring.object(&record).await.with_context(|| format!("cannot bring back \"{name}\""))?;
@@ -321,6 +320,14 @@ impl Restoring<'_> {
             info!(view = record.name, "reads a source that is read from its start again, and is computed again");
             return Ok(None);
         }
+        // First what may be damaged: the rows stay with the checkpoint then, for sinks that have sent them.
+        let mut operators: HashMap<(u32, usize), Vec<Vec<_>>> = HashMap::new();
+        for (part, rows) in checkpoint.state(record.id).await? {
+            let Part::State { node, worker, table } = part else { continue };
+            let tables = operators.entry((node, worker as usize)).or_default();
+            tables.resize_with(tables.len().max(table as usize + 1), Vec::new);
+            tables[table as usize] = rows;
+        }
         let workers = self.server.config.workers;
         let failure = Mutex::new(None);
         let plan = view.plan.clone();
@@ -335,13 +342,6 @@ impl Restoring<'_> {
         let collection = checkpoint.collection(record.id, description, workers, redistribute).await?;
         if let Some(error) = failure.into_inner() {
             bail!("its rows cannot be spread over the workers: {error}");
-        }
-        let mut operators: HashMap<(u32, usize), Vec<Vec<_>>> = HashMap::new();
-        for (part, rows) in checkpoint.state(record.id).await? {
-            let Part::State { node, worker, table } = part else { continue };
-            let tables = operators.entry((node, worker as usize)).or_default();
-            tables.resize_with(tables.len().max(table as usize + 1), Vec::new);
-            tables[table as usize] = rows;
         }
         let collection = collection.context("the checkpoint does not have its rows")?;
         view.collection = collection;

@@ -1,18 +1,19 @@
 //! `var_samp`, `var_pop`, `stddev_samp`, `stddev_pop`.
 //!
-//! Kept are the sums of `x - s` and of `(x - s)²` in double-double, where the shift `s` is the first value of the group:
-//! the variance does not depend on it, and no digits cancel where values lie close together far from zero. The sums can
-//! be subtracted from, so that a retraction leaves what a run over the remaining values would give.
+//! Kept are the sums of `x` and of `x²` as [`Expansion`]s, in which so few digits are lost that no digits of the result
+//! are, where values lie close together far from zero, or far larger ones have come and gone. The sums can be subtracted
+//! from, so that a retraction leaves what a run over the remaining values would give. Values that are no numbers, or
+//! whose squares are too large, are counted apart.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
+use arrow::array::{ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::{Float64Type, Int64Type};
 
 use super::accumulators::{Accumulator, Failures, SavedColumns, Update, column};
 use super::count::add_weight;
-use super::double_double::DoubleDouble;
+use super::expansion::{Expansion, PARTS};
 use crate::operators::OperatorError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,47 +28,56 @@ pub enum Spread {
 struct Moments {
     /// Of all values, finite or not.
     count: i64,
-    shift: Option<f64>,
-    sum: DoubleDouble,
-    squares: DoubleDouble,
+    sum: Expansion,
+    squares: Expansion,
 }
 
+/// Values of a group that are not added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Apart {
+    not_finite: i64,
+    /// Their squares are.
+    huge: i64,
+}
+
+/// Sums of squares of smaller values are finite.
+const HUGE: f64 = 1e140;
+
 impl Moments {
+    #[inline]
     fn add(&mut self, value: f64, weight: i64) {
-        let shift = *self.shift.get_or_insert(value);
-        let shifted = DoubleDouble::difference(value, shift);
-        let (term, square) = (shifted, shifted.squared());
-        match weight {
-            1 => {
-                self.sum += term;
-                self.squares += square;
-            }
-            _ => {
-                self.sum += term.times(weight as f64);
-                self.squares += square.times(weight as f64);
-            }
+        if weight == 1 {
+            self.sum.add(value);
+            self.squares.add_product(value, value);
+            return;
         }
+        // Weights beyond 2^53 are rounded: nobody has that many copies of a row.
+        let weight = weight as f64;
+        self.sum.add_product(value, weight);
+        let mut square = Expansion::default();
+        square.add_product(value, value);
+        self.squares = self.squares.minus(square.times(-weight));
     }
 
     /// The sum of the squared distances from the mean.
     fn squared_distances(&self) -> f64 {
-        let of_mean = self.sum.squared().divided_by(self.count as f64);
-        let distances = (self.squares - of_mean).value();
-        // Rounding may leave a trace below zero. NaN stays.
-        if distances < 0.0 { 0.0 } else { distances }
+        let count = self.count as f64;
+        let distances = self.squares.times(count).minus(self.sum.squared()).value() / count;
+        // Rounding may leave a trace below zero.
+        distances.max(0.0)
     }
 }
 
 pub struct Variance {
     spread: Spread,
     groups: Vec<Moments>,
-    /// How many values of a group are NaN or infinite, in the few groups that have such.
-    not_finite: HashMap<usize, i64>,
+    /// For the few groups that have such values.
+    apart: HashMap<usize, Apart>,
 }
 
 impl Variance {
     pub fn new(spread: Spread) -> Self {
-        Self { spread, groups: Vec::new(), not_finite: HashMap::new() }
+        Self { spread, groups: Vec::new(), apart: HashMap::new() }
     }
 
     fn result(&self, slot: usize) -> Option<f64> {
@@ -75,8 +85,9 @@ impl Variance {
         let is_sample = matches!(self.spread, Spread::VarianceSample | Spread::StddevSample);
         let variance = match (moments.count, is_sample) {
             (0, _) | (1, true) => return None,
-            _ if self.not_finite.contains_key(&slot) => f64::NAN,
+            _ if self.apart.get(&slot).is_some_and(|apart| apart.not_finite != 0) => f64::NAN,
             (1, false) => 0.0,
+            _ if self.apart.contains_key(&slot) => f64::INFINITY,
             (count, true) => moments.squared_distances() / (count - 1) as f64,
             (count, false) => moments.squared_distances() / count as f64,
         };
@@ -97,14 +108,15 @@ impl Accumulator for Variance {
         update.each(|slot, row, weight| {
             let moments = &mut self.groups[slot];
             add_weight(&mut moments.count, weight)?;
-            if values[row].is_finite() {
-                moments.add(values[row], weight);
+            let value = values[row];
+            if value.abs() < HUGE {
+                moments.add(value, weight);
                 return Ok(());
             }
-            let count = self.not_finite.entry(slot).or_default();
-            add_weight(count, weight)?;
-            if *count == 0 {
-                self.not_finite.remove(&slot);
+            let apart = self.apart.entry(slot).or_default();
+            add_weight(if value.is_finite() { &mut apart.huge } else { &mut apart.not_finite }, weight)?;
+            if *apart == Apart::default() {
+                self.apart.remove(&slot);
             }
             Ok(())
         })
@@ -117,39 +129,36 @@ impl Accumulator for Variance {
     fn clear(&mut self, slots: &[u32]) {
         for slot in slots {
             self.groups[*slot as usize] = Moments::default();
-            self.not_finite.remove(&(*slot as usize));
+            self.apart.remove(&(*slot as usize));
         }
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
         let at = |slot: &u32| &self.groups[*slot as usize];
-        let not_finite = |slot: &u32| self.not_finite.get(&(*slot as usize)).copied().unwrap_or_default();
-        Ok(vec![
-            column::<Int64Type>(slots.iter().map(|slot| at(slot).count)),
-            Arc::new(slots.iter().map(|slot| at(slot).shift).collect::<Float64Array>()),
-            column::<Float64Type>(slots.iter().map(|slot| at(slot).sum.parts().0)),
-            column::<Float64Type>(slots.iter().map(|slot| at(slot).sum.parts().1)),
-            column::<Float64Type>(slots.iter().map(|slot| at(slot).squares.parts().0)),
-            column::<Float64Type>(slots.iter().map(|slot| at(slot).squares.parts().1)),
-            column::<Int64Type>(slots.iter().map(not_finite)),
-        ])
+        let apart = |slot: &u32| self.apart.get(&(*slot as usize)).copied().unwrap_or_default();
+        let parts = |sum: fn(&Moments) -> Expansion| {
+            (0..PARTS).map(move |part| column::<Float64Type>(slots.iter().map(|slot| sum(at(slot)).parts()[part])))
+        };
+        let mut columns = vec![column::<Int64Type>(slots.iter().map(|slot| at(slot).count))];
+        columns.extend(parts(|moments| moments.sum));
+        columns.extend(parts(|moments| moments.squares));
+        columns.push(column::<Int64Type>(slots.iter().map(|slot| apart(slot).not_finite)));
+        columns.push(column::<Int64Type>(slots.iter().map(|slot| apart(slot).huge)));
+        Ok(columns)
     }
 
     fn load(&mut self, slots: &[u32], columns: &mut SavedColumns<'_>) -> Result<(), OperatorError> {
         let counts = columns.numbers::<Int64Type>()?;
-        let shifts = columns.numbers::<Float64Type>()?;
-        let sums = (columns.numbers::<Float64Type>()?, columns.numbers::<Float64Type>()?);
-        let squares = (columns.numbers::<Float64Type>()?, columns.numbers::<Float64Type>()?);
-        let not_finite = columns.numbers::<Int64Type>()?;
+        let mut parts = || (0..PARTS).map(|_| columns.numbers::<Float64Type>()).collect::<Result<Vec<_>, _>>();
+        let (sums, squares) = (parts()?, parts()?);
+        let (not_finite, huge) = (columns.numbers::<Int64Type>()?, columns.numbers::<Int64Type>()?);
         for (row, slot) in slots.iter().enumerate() {
-            self.groups[*slot as usize] = Moments {
-                count: counts.value(row),
-                shift: shifts.is_valid(row).then(|| shifts.value(row)),
-                sum: DoubleDouble::from_parts(sums.0.value(row), sums.1.value(row)),
-                squares: DoubleDouble::from_parts(squares.0.value(row), squares.1.value(row)),
-            };
-            if not_finite.value(row) != 0 {
-                self.not_finite.insert(*slot as usize, not_finite.value(row));
+            let of =
+                |parts: &[&Float64Array]| Expansion::from_parts(std::array::from_fn(|part| parts[part].value(row)));
+            self.groups[*slot as usize] = Moments { count: counts.value(row), sum: of(&sums), squares: of(&squares) };
+            let apart = Apart { not_finite: not_finite.value(row), huge: huge.value(row) };
+            if apart != Apart::default() {
+                self.apart.insert(*slot as usize, apart);
             }
         }
         Ok(())

@@ -40,14 +40,17 @@ async fn run(server: &Arc<Server>, sql: &str) -> Result<Vec<String>, SqlError> {
             let Response::Rows { stream, .. } = session.execute(&statement, vec![]).await? else { return Ok(vec![]) };
             stream.try_collect::<Vec<_>>().await
         };
-        let batches = tokio::time::timeout(STATEMENT_BOUND, executed).await.unwrap_or_else(|_| panic!("{sql} waits"))?;
+        let batches =
+            tokio::time::timeout(STATEMENT_BOUND, executed).await.unwrap_or_else(|_| panic!("{sql} waits"))?;
         let options = FormatOptions::default().with_null("NULL");
         for batch in batches {
             let columns: Vec<_> =
                 batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
-            lines.extend((0..batch.num_rows()).map(|row| {
-                columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|")
-            }));
+            lines.extend(
+                (0..batch.num_rows()).map(|row| {
+                    columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|")
+                }),
+            );
         }
     }
     Ok(lines)
@@ -70,8 +73,12 @@ async fn views_over_a_failed_view_fail_with_it_and_hold_back_nobody() {
         fail(server, id_of(server, "sums"), "out of luck");
         let hint = "use DROP MATERIALIZED VIEW sums CASCADE, and create the view";
         let expected = [
-            format!("far|reads materialized view \"sums\", which has failed: out of luck|{hint}s again without the cause"),
-            format!("reader|reads materialized view \"sums\", which has failed: out of luck|{hint}s again without the cause"),
+            format!(
+                "far|reads materialized view \"sums\", which has failed: out of luck|{hint}s again without the cause"
+            ),
+            format!(
+                "reader|reads materialized view \"sums\", which has failed: out of luck|{hint}s again without the cause"
+            ),
             format!("sums|out of luck|{hint} again without the cause"),
         ];
         assert_eq!(run(server, FAILED).await.unwrap(), expected);
