@@ -1,3 +1,5 @@
+//! Every type of ours as JSON, and every envelope around rows.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
