@@ -105,3 +105,28 @@ async fn views_over_a_failed_view_fail_with_it_and_hold_back_nobody() {
         running.stop().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_fails_while_it_hydrates_is_told_of() {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(&data, 1).await;
+    let server = &running.server;
+    run(server, "CREATE TABLE t (g INT, x BIGINT); INSERT INTO t SELECT n, n FROM generate_series(1, 300000) AS s(n)")
+        .await
+        .unwrap();
+    let create = "CREATE MATERIALIZED VIEW sums AS SELECT g, sum(x) AS x FROM t GROUP BY g";
+    let failing = async {
+        while server.catalog.state().find(None, "sums").is_none() {
+            tokio::task::yield_now().await;
+        }
+        fail(server, id_of(server, "sums"), "out of luck");
+    };
+    let (created, ()) = tokio::join!(run(server, create), failing);
+    let error = created.unwrap_err();
+    assert_eq!(error.state, SqlState::ObjectNotInPrerequisiteState);
+    assert_eq!(error.detail.as_deref(), Some("out of luck"));
+    run(server, "DROP MATERIALIZED VIEW sums; DELETE FROM t WHERE g > 10").await.unwrap();
+    run(server, create).await.unwrap();
+    assert_eq!(run(server, "SELECT count(*), sum(x) FROM sums").await.unwrap(), ["10|55"]);
+    running.stop().await.unwrap();
+}
