@@ -17,6 +17,7 @@ mod manifest;
 mod recover;
 mod segments;
 mod state_log;
+mod tiered;
 #[cfg(test)]
 mod tests;
 

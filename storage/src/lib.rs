@@ -9,7 +9,8 @@
 //! * [`Checkpoints`](checkpoint::Checkpoints) make collections, and what operators remember, durable at one epoch, and
 //!   bring them back after a restart. With each they put into the [`outbox`] of a sink what it has to send.
 //!
-//! Collections live in memory. What came after the last checkpoint is in the logs and the sources.
+//! Collections live in memory, except for what has moved to the files of the warm and cold [`tiers`]. What came after
+//! the last checkpoint is in the logs and the sources.
 //!
 //! This crate does not know SQL, sessions, sources, or timely; it does not know what a catalog record says, which
 //! views there are, or when an epoch is complete. Its callers tell it.
@@ -23,6 +24,7 @@ pub mod outbox;
 pub mod scan;
 pub mod store;
 pub mod table_wal;
+pub mod tiers;
 mod wal_record;
 
 pub use catalog_store::CatalogChange;

@@ -28,6 +28,7 @@ use slatedb::{CloseReason, ErrorKind};
 use crate::checkpoint::CheckpointFiles;
 use crate::group_commit::{GroupCommit, Write};
 use crate::open_db::{OPENINGS, OpenDb};
+use crate::tiers::Tiers;
 
 /// Bytes of changes after which they move from the log into the tree.
 const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
@@ -120,7 +121,10 @@ impl Store {
         let db = OpenDb::open(files.clone(), settings()).await;
         let db = Arc::new(db.map_err(|error| failed(error.to_string()))?);
         let commits = Arc::new(GroupCommit::new(db.clone()));
-        let store = Self { commits, db, files: CheckpointFiles::new(files, &path), next_sequence: Arc::default() };
+        let next_sequence = Arc::<AtomicU64>::default();
+        let (warm, cold) = ((files.clone() as _, "warm".into()), (files.clone() as _, "cold".into()));
+        let tiers = Tiers::new(warm, cold, next_sequence.clone())?;
+        let store = Self { commits, db, files: CheckpointFiles::new(files, &path, tiers), next_sequence };
         store.next_sequence.store(store.first_sequence().await?, Ordering::SeqCst);
         Ok(store)
     }
@@ -137,6 +141,11 @@ impl Store {
         self.db.set_opening(value.clone());
         self.commits.commit(vec![Write::Put(Bytes::from_static(OPENINGS), value)]).await?;
         Ok(opening << SEQUENCE_BITS)
+    }
+
+    /// Where rows lie that are not in memory any more.
+    pub fn tiers(&self) -> &Arc<Tiers> {
+        self.files.tiers()
     }
 
     /// The value named `name`.

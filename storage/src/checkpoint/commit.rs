@@ -17,7 +17,7 @@ use super::file::{CheckpointFiles, FileWriter};
 use super::manifest::{Head, Manifest, Part, Piece, PieceId};
 use super::recover::{Recovered, Returned};
 use super::state_log::StateLog;
-use super::{garbage, segments};
+use super::{garbage, segments, tiered};
 use crate::collection::restore::SegmentAt;
 use crate::collection::{Collection, CollectionError};
 use crate::group_commit::{GroupCommit, Write};
@@ -91,6 +91,7 @@ impl Checkpoints {
             manifest,
         };
         checkpoints.files.delete_half_written().await?;
+        checkpoints.files.tiers().delete_unknown(&tiered::files(&checkpoints.manifest)).await?;
         checkpoints.delete_garbage().await;
         checkpoints.recovered = Arc::downgrade(&pin);
         let Checkpoints { files, returned, manifest, .. } = &checkpoints;
@@ -216,6 +217,7 @@ impl Checkpoints {
                 Err(error) => tracing::warn!(file, %error, "cannot delete a file of a checkpoint"),
             }
         }
+        self.files.tiers().delete_garbage(&tiered::files(&self.manifest)).await;
     }
 }
 

@@ -29,6 +29,7 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 
 use crate::StorageError;
+use crate::tiers::Tiers;
 
 const FOLDER: &str = "checkpoints";
 const EXTENSION: &str = ".ckpt";
@@ -75,12 +76,18 @@ pub(crate) struct CheckpointFiles {
     folder: PathBuf,
     /// The files whose header has been looked at.
     opened: Arc<Mutex<BTreeSet<u64>>>,
+    /// What segments refer to whose rows are not in files of checkpoints.
+    tiers: Arc<Tiers>,
 }
 
 impl CheckpointFiles {
     /// Files in the folder `root`, which `store` is too.
-    pub fn new(store: Arc<dyn ObjectStore>, root: &std::path::Path) -> Self {
-        Self { store, folder: root.join(FOLDER), opened: Arc::default() }
+    pub fn new(store: Arc<dyn ObjectStore>, root: &std::path::Path, tiers: Arc<Tiers>) -> Self {
+        Self { store, folder: root.join(FOLDER), opened: Arc::default(), tiers }
+    }
+
+    pub fn tiers(&self) -> &Arc<Tiers> {
+        &self.tiers
     }
 
     /// The number and size of each file.
