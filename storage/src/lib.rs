@@ -19,6 +19,7 @@ pub mod catalog_store;
 pub mod checkpoint;
 pub mod collection;
 mod group_commit;
+pub mod iceberg;
 mod open_db;
 pub mod outbox;
 pub mod scan;

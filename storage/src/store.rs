@@ -57,6 +57,8 @@ pub enum StorageError {
     Damaged { name: String, reason: String },
     #[error("{name} is in storage and was not brought back, so a change of it cannot be stored")]
     NotBroughtBack { name: String },
+    #[error("{what} is not supported")]
+    Unsupported { what: String },
     #[error("there is no room left on the disk")]
     DiskFull,
     #[error("the store cannot be read or written: {reason}")]
