@@ -22,6 +22,7 @@ mod tests;
 
 pub use change::{StateRows, TableChange};
 pub use commit::{Checkpoint, CheckpointStats, Checkpoints};
-pub(crate) use file::CheckpointFiles;
+pub(crate) use file::{CheckpointFiles, PartRef, path as file_path};
+pub(crate) use manifest::Manifest;
 pub use manifest::{Part, PieceId};
 pub use recover::{Recovered, Redistribute, ShardOf};
