@@ -61,9 +61,7 @@ pub(super) fn lookup(
 
 fn wanted(identity: &Arc<Identity>, columns: Vec<usize>, values: Vec<ArrayRef>, hashes: Vec<u64>) -> Wanted {
     let identity = identity.clone();
-    let hash_rows = move |rows: &RecordBatch| {
-        Ok(identity.keys_of_columns(rows.columns(), rows.num_rows())?.hashes())
-    };
+    let hash_rows = move |rows: &RecordBatch| Ok(identity.keys_of_columns(rows.columns(), rows.num_rows())?.hashes());
     Wanted { columns: columns.into(), values: values.into(), hashes: hashes.into(), hash_rows: Arc::new(hash_rows) }
 }
 

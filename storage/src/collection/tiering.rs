@@ -235,7 +235,8 @@ impl Plan {
             by_tier[usize::from(tier == Tier::Warm)].push(segment.clone());
         }
         add_small(&rows, &mut by_tier);
-        let (tier, mut chosen) = [Tier::Cold, Tier::Warm].into_iter().zip(by_tier).find(|(_, some)| !some.is_empty())?;
+        let (tier, mut chosen) =
+            [Tier::Cold, Tier::Warm].into_iter().zip(by_tier).find(|(_, some)| !some.is_empty())?;
         chosen.sort_by_key(|segment| segment.id);
         chosen.truncate(MOVED_SEGMENTS_MAX);
         if chosen.last().is_some_and(|segment| segment.id == last) && !close(&mut shard.lock().rows, chosen.last()?) {
@@ -399,7 +400,8 @@ impl Sorted {
         let next = (range.start / SEGMENT_ROWS_MAX + 1) * SEGMENT_ROWS_MAX;
         starts.extend((next..range.end).step_by(SEGMENT_ROWS_MAX));
         let ends = starts.iter().copied().skip(1).chain([range.end]);
-        let spans: Vec<(usize, usize)> = starts.iter().copied().zip(ends).map(|(start, end)| (start, end - start)).collect();
+        let spans: Vec<(usize, usize)> =
+            starts.iter().copied().zip(ends).map(|(start, end)| (start, end - start)).collect();
         let groups: Vec<RowGroup> =
             spans.iter().map(|(start, length)| RowGroup { rows: self.rows.slice(*start, *length) }).collect();
         let (own_schema, own_key) = (schema.clone(), key.map(<[usize]>::to_vec));

@@ -89,14 +89,13 @@ impl StoredChunk {
         let count = selection.as_ref().map_or(self.rows, RowSelection::row_count);
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         if wanted.is_empty() || count == 0 {
-            let empty = wanted.iter().map(|column| arrow::array::new_empty_array(self.schema.field(*column).data_type()));
+            let empty =
+                wanted.iter().map(|column| arrow::array::new_empty_array(self.schema.field(*column).data_type()));
             let rows = RecordBatch::try_new_with_options(schema, empty.collect(), &options);
             return rows.map_err(|error| damaged(&error));
         }
         let metadata = self.metadata(stats).await?;
-        if metadata.metadata().num_row_groups() <= self.row_group
-            || metadata.schema().fields().len() != all.len()
-        {
+        if metadata.metadata().num_row_groups() <= self.row_group || metadata.schema().fields().len() != all.len() {
             return Err(self.file.error("it is not the file that was written"));
         }
         let mut read_columns = wanted.to_vec();

@@ -138,7 +138,7 @@ impl Tiers {
         }
     }
 
-    fn full_path(&self, tier: Tier, path: &Path) -> Path {
+    pub(crate) fn full_path(&self, tier: Tier, path: &Path) -> Path {
         self.place(tier).1.parts().chain(path.parts()).collect()
     }
 
@@ -202,9 +202,8 @@ impl Tiers {
     pub(crate) async fn delete_garbage(&self, kept: &BTreeSet<(Tier, Path)>) {
         let garbage: Vec<(Tier, Path)> = {
             let files = self.files.lock();
-            let is_garbage = |(key, file): &(&(Tier, Path), &Weak<TierFile>)| {
-                file.strong_count() == 0 && !kept.contains(*key)
-            };
+            let is_garbage =
+                |(key, file): &(&(Tier, Path), &Weak<TierFile>)| file.strong_count() == 0 && !kept.contains(*key);
             files.iter().filter(is_garbage).map(|(key, _)| key.clone()).collect()
         };
         for key in garbage {

@@ -13,9 +13,9 @@ use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 
+use super::TierError;
 use super::bloom::may_contain;
 use super::chunk::{ReadStats, StoredChunk};
-use super::TierError;
 
 /// The hashes of the keys of a row group's rows, and where the rows are, by hash.
 #[derive(Debug)]
