@@ -30,10 +30,14 @@ use slatedb::{CloseReason, ErrorKind};
 
 use crate::checkpoint::CheckpointFiles;
 use crate::group_commit::{GroupCommit, Write};
+use crate::iceberg::IcebergTable;
 use crate::location::Location;
 use crate::open_db::{OPENINGS, OpenDb};
 use crate::tiers::Tiers;
 
+/// Where the files of the tiers are.
+const WARM: &str = "warm";
+const COLD: &str = "cold";
 /// Bytes of changes after which they move from the log into the tree.
 const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes that may wait to be written before writers wait.
@@ -166,7 +170,7 @@ impl Store {
         let db = Arc::new(db);
         let next_sequence = Arc::<AtomicU64>::default();
         // A bucket's local disk is a cache and may be gone tomorrow: there the warm tier is in the bucket too.
-        let (warm, cold) = ((objects.clone(), "warm".into()), (objects.clone(), "cold".into()));
+        let (warm, cold) = ((objects.clone(), WARM.into()), (objects.clone(), COLD.into()));
         let tiers = Tiers::new(warm, cold, next_sequence.clone())?;
         let store = Self {
             location: location.clone(),
@@ -225,6 +229,23 @@ impl Store {
     }
 
     /// Where rows lie that are not in memory any more.
+    /// The table that other programs find in a folder of the cold tier.
+    pub fn iceberg_table(&self, folder: &Path) -> IcebergTable {
+        let within = Path::from(COLD).parts().chain(folder.parts()).collect::<Path>();
+        let location = format!("{}/{within}", self.location.url());
+        IcebergTable::new(self.objects.clone(), within, location)
+    }
+
+    /// The folders of the cold tier.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub async fn cold_folders(&self) -> Result<Vec<Path>, StorageError> {
+        let root = Path::from(COLD);
+        let found = self.objects.list_with_delimiter(Some(&root)).await?;
+        Ok(found.common_prefixes.iter().filter_map(|path| Some(path.prefix_match(&root)?.collect())).collect())
+    }
+
     pub fn tiers(&self) -> &Arc<Tiers> {
         self.files.tiers()
     }
