@@ -14,6 +14,7 @@ pub mod delete;
 pub mod drop;
 pub mod explain;
 pub mod insert;
+pub mod move_tiers;
 pub mod prepare;
 pub mod rows;
 pub mod select;
@@ -65,6 +66,7 @@ pub async fn execute(
         Statement::Execute(execute) => prepare::execute(session, execute).await,
         Statement::Deallocate(name) => prepare::deallocate(session, name.as_deref()),
         Statement::Checkpoint => checkpoint::execute(session).await,
+        Statement::MoveTiers(statement) => move_tiers::execute(session, statement).await,
     }
 }
 

@@ -15,5 +15,6 @@ pub mod reader;
 pub mod sink;
 pub mod sink_sender;
 pub mod source_progress;
+pub mod tiers;
 pub mod view_failure;
 pub mod view_status;

@@ -15,6 +15,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use freshet_dataflow::{Engine, EngineConfig, Event, RowError};
 use freshet_planner::Planner;
 use freshet_storage::Store;
+use freshet_storage::tiers::CacheBytes;
 use freshet_types::{Clock, RelationId, SqlError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -24,8 +25,9 @@ use tracing::{error, info, warn};
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
 use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped, Wanted};
+use crate::limits::TIER_CACHE_SHARE;
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
-use crate::pipeline::view_failure;
+use crate::pipeline::{tiers, view_failure};
 use crate::query::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::session::settings::Settings;
@@ -49,6 +51,8 @@ pub struct Server {
     /// Where to ask for a checkpoint, and what became of the last ones.
     pub checkpoint_requests: mpsc::Sender<CheckpointRequest>,
     pub checkpoint_reports: CheckpointReports,
+    /// Held by whoever moves rows between tiers.
+    pub tiers_lock: tokio::sync::Mutex<()>,
     /// Tells the coordinator of views that have failed.
     pub view_failures: mpsc::UnboundedSender<RelationId>,
     /// Triggered when the server is to stop.
@@ -153,11 +157,14 @@ impl Running {
             query_state,
             checkpoint_requests,
             checkpoint_reports: CheckpointReports::default(),
+            tiers_lock: tokio::sync::Mutex::default(),
             view_failures,
             cancel: cancel.clone(),
             config,
         });
         router.connect(&server);
+        let cache_bytes = CacheBytes::of(server.config.memory_bytes / TIER_CACHE_SHARE);
+        server.store.tiers().set_cache_bytes(cache_bytes);
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -176,6 +183,7 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
+        task::spawn("tiers", cancel, tiers::run(server.clone()));
         Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer })
     }
 

@@ -17,9 +17,9 @@ mod manifest;
 mod recover;
 mod segments;
 mod state_log;
-mod tiered;
 #[cfg(test)]
 mod tests;
+mod tiered;
 
 pub use change::{StateRows, TableChange};
 pub use commit::{Checkpoint, CheckpointStats, Checkpoints};

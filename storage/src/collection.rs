@@ -37,9 +37,9 @@ pub(crate) mod segment;
 mod shard;
 mod snapshot;
 mod stored_rows;
-mod tiering;
 #[cfg(test)]
 mod tests;
+mod tiering;
 mod uid;
 mod writer;
 

@@ -166,12 +166,7 @@ impl Snapshot {
         Ok(concat_batches(&description.schema, &found)?)
     }
 
-    fn lookup_shard(
-        &self,
-        number: usize,
-        values: &[ArrayRef],
-        keys: &Keys,
-    ) -> Result<Vec<RecordBatch>, ArrowError> {
+    fn lookup_shard(&self, number: usize, values: &[ArrayRef], keys: &Keys) -> Result<Vec<RecordBatch>, ArrowError> {
         let Inner { description, identity, shards, .. } = &*self.collection;
         if self.shards[number].live == 0 {
             return Ok(Vec::new());

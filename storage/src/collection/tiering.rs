@@ -24,7 +24,7 @@ use super::limits::{MOVED_SEGMENTS_MAX, SEGMENT_ROWS_MAX, SMALL_SEGMENTS_MAX};
 use super::rows::RowLog;
 use super::segment::{LiveRows, Position, Segment};
 use super::shard::Shard;
-use super::{Collection, Inner};
+use super::{Collection, CollectionError, Inner, Snapshot};
 use crate::StorageError;
 use crate::tiers::{RowGroup, StoredChunk, Tier, Tiers, encode};
 
@@ -45,6 +45,13 @@ pub struct TierPolicy {
     pub cold_before: Option<i64>,
     /// Below which files lie in each tier.
     pub folder: String,
+}
+
+impl TierPolicy {
+    /// All stays where it is.
+    pub fn nothing(folder: String) -> Self {
+        Self { time_column: None, warm_before: None, cold_before: None, folder }
+    }
 }
 
 /// What a move did.
@@ -162,6 +169,47 @@ impl Collection {
     }
 }
 
+impl Snapshot {
+    /// Live rows whose time is before `before` (microseconds since 1970), at least `rows_max` if there are as many. Without
+    /// a time column: those that were written before, as far as whole segments were.
+    ///
+    /// # Errors
+    /// If the column has no times, or a file cannot be read.
+    pub fn older_than(
+        &self,
+        time_column: Option<usize>,
+        before: i64,
+        rows_max: usize,
+    ) -> Result<RecordBatch, CollectionError> {
+        let mut found = Vec::new();
+        let mut count = 0;
+        for shard in self.shards() {
+            for (segment, end) in shard.rows.segments_before(shard.end) {
+                if count >= rows_max || time_column.is_none() && last_time(segment, None)? >= before {
+                    continue;
+                }
+                for (index, chunk) in segment.chunks().iter().enumerate() {
+                    let is_newer =
+                        chunk.stored().is_some_and(|stored| stored.times.is_none_or(|(first, _)| first >= before));
+                    if time_column.is_some() && is_newer {
+                        continue;
+                    }
+                    let Some(rows) = segment.live_batch(index, end, None) else { continue };
+                    let mut rows = rows?;
+                    if let Some(column) = time_column {
+                        let is_old = times_of(&rows, column)?;
+                        let is_old = arrow::compute::kernels::cmp::lt(&is_old, &Int64Array::new_scalar(before))?;
+                        rows = filter_record_batch(&rows, &is_old)?;
+                    }
+                    count += rows.num_rows();
+                    found.push(rows);
+                }
+            }
+        }
+        Ok(concat_batches(self.schema(), &found)?)
+    }
+}
+
 /// The times of rows in microseconds.
 fn times_of(rows: &RecordBatch, column: usize) -> Result<Int64Array, ArrowError> {
     let column = rows.column(column);
@@ -235,7 +283,8 @@ impl Plan {
             by_tier[usize::from(tier == Tier::Warm)].push(segment.clone());
         }
         add_small(&rows, &mut by_tier);
-        let (tier, mut chosen) = [Tier::Cold, Tier::Warm].into_iter().zip(by_tier).find(|(_, some)| !some.is_empty())?;
+        let (tier, mut chosen) =
+            [Tier::Cold, Tier::Warm].into_iter().zip(by_tier).find(|(_, some)| !some.is_empty())?;
         chosen.sort_by_key(|segment| segment.id);
         chosen.truncate(MOVED_SEGMENTS_MAX);
         if chosen.last().is_some_and(|segment| segment.id == last) && !close(&mut shard.lock().rows, chosen.last()?) {
@@ -399,7 +448,8 @@ impl Sorted {
         let next = (range.start / SEGMENT_ROWS_MAX + 1) * SEGMENT_ROWS_MAX;
         starts.extend((next..range.end).step_by(SEGMENT_ROWS_MAX));
         let ends = starts.iter().copied().skip(1).chain([range.end]);
-        let spans: Vec<(usize, usize)> = starts.iter().copied().zip(ends).map(|(start, end)| (start, end - start)).collect();
+        let spans: Vec<(usize, usize)> =
+            starts.iter().copied().zip(ends).map(|(start, end)| (start, end - start)).collect();
         let groups: Vec<RowGroup> =
             spans.iter().map(|(start, length)| RowGroup { rows: self.rows.slice(*start, *length) }).collect();
         let (own_schema, own_key) = (schema.clone(), key.map(<[usize]>::to_vec));

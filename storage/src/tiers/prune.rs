@@ -14,9 +14,9 @@ use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::bloom_filter::Sbbf;
 
+use super::TierError;
 use super::bloom::may_contain;
 use super::chunk::{ReadStats, StoredChunk};
-use super::TierError;
 
 /// A condition on rows, in the form in which files are asked.
 #[derive(Debug)]
@@ -77,7 +77,8 @@ impl StoredChunk {
         }
         let mut filters = HashMap::new();
         for column in &predicate.equal {
-            if let Some(filter) = self.bloom_filter(&metadata, *column, stats).await? {
+            let filter = self.bloom_filter(&metadata, *column, stats).await?;
+            if filter.is_some() {
                 filters.insert(predicate.schema.field(*column).name().clone(), filter);
             }
         }
@@ -94,19 +95,17 @@ impl StoredChunk {
     }
 
     /// The rows of the pages of one column that may satisfy `part`; `None` if nothing is known.
-    fn pages(
-        &self,
-        metadata: &ArrowReaderMetadata,
-        column: usize,
-        part: &PruningPredicate,
-    ) -> Option<BooleanBuffer> {
+    fn pages(&self, metadata: &ArrowReaderMetadata, column: usize, part: &PruningPredicate) -> Option<BooleanBuffer> {
         if is_float(self.schema.field(column).data_type()) {
             return None;
         }
         let leaf = self.leaf_of(metadata, column)?;
         let offsets = metadata.metadata().offset_index()?.get(self.row_group)?.get(leaf)?;
-        let starts: Vec<usize> =
-            offsets.page_locations().iter().map(|page| usize::try_from(page.first_row_index).ok()).collect::<Option<_>>()?;
+        let starts: Vec<usize> = offsets
+            .page_locations()
+            .iter()
+            .map(|page| usize::try_from(page.first_row_index).ok())
+            .collect::<Option<_>>()?;
         let statistics = PageStatistics { chunk: self, metadata, column, pages: starts.len() };
         let kept = part.prune(&statistics).ok()?;
         let ends = starts.iter().copied().skip(1).chain([self.rows]);
@@ -131,7 +130,7 @@ fn is_float(data_type: &DataType) -> bool {
 struct GroupStatistics<'a> {
     chunk: &'a StoredChunk,
     metadata: &'a ArrowReaderMetadata,
-    filters: HashMap<String, Sbbf>,
+    filters: HashMap<String, Arc<Option<Sbbf>>>,
 }
 
 impl GroupStatistics<'_> {
@@ -171,7 +170,7 @@ impl PruningStatistics for GroupStatistics<'_> {
     }
 
     fn contained(&self, column: &Column, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        let filter = self.filters.get(&column.name)?;
+        let filter = self.filters.get(&column.name)?.as_ref().as_ref()?;
         let data_type = self.chunk.schema.field_with_name(&column.name).ok()?.data_type().clone();
         let mut is_possible = false;
         for value in values {
