@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod crash;
+pub mod iceberg;
 pub mod kafka;
 pub mod oracle;
 pub mod proxy;

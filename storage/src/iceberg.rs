@@ -39,7 +39,7 @@ use self::manifest::{Content, Entry, ManifestFile, Status};
 use self::metadata::{PartitionSpec, Snapshot, TableMetadata};
 use crate::StorageError;
 
-pub use self::cold::ColdRows;
+pub use self::cold::{ColdRows, folder_named};
 pub use self::schema::{ColumnBounds, FIELD_ID_METADATA_KEY, check_schema, with_field_ids};
 
 /// Snapshots that can still be read.

@@ -229,21 +229,20 @@ impl Store {
     }
 
     /// Where rows lie that are not in memory any more.
-    /// The table that other programs find in a folder of the cold tier.
-    pub fn iceberg_table(&self, folder: &Path) -> IcebergTable {
-        let within = Path::from(COLD).parts().chain(folder.parts()).collect::<Path>();
+    /// The table that other programs find in a folder of the cold tier, as [`Store::cold_folders`] names it.
+    pub fn iceberg_table(&self, folder: &str) -> Result<IcebergTable, StorageError> {
+        let within = Path::parse(format!("{COLD}/{folder}")).map_err(object_store::Error::from)?;
         let location = format!("{}/{within}", self.location.url());
-        IcebergTable::new(self.objects.clone(), within, location)
+        Ok(IcebergTable::new(self.objects.clone(), within, location))
     }
 
     /// The folders of the cold tier.
     ///
     /// # Errors
     /// If it cannot be listed.
-    pub async fn cold_folders(&self) -> Result<Vec<Path>, StorageError> {
-        let root = Path::from(COLD);
-        let found = self.objects.list_with_delimiter(Some(&root)).await?;
-        Ok(found.common_prefixes.iter().filter_map(|path| Some(path.prefix_match(&root)?.collect())).collect())
+    pub async fn cold_folders(&self) -> Result<Vec<String>, StorageError> {
+        let found = self.objects.list_with_delimiter(Some(&Path::from(COLD))).await?;
+        Ok(found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
     }
 
     pub fn tiers(&self) -> &Arc<Tiers> {

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use freshet_storage::StorageError;
 use freshet_storage::iceberg::ColdRows;
-use freshet_storage::object_path;
 use freshet_storage::tiers::TierFile;
 use freshet_types::RelationId;
 use parking_lot::Mutex;
@@ -89,12 +88,13 @@ impl AllPublished {
     /// Removes the tables of relations that have none any more.
     async fn clean(&mut self, server: &Server, wanted: &BTreeMap<RelationId, Arc<ColdTable>>) {
         let folders: BTreeSet<&str> = wanted.values().map(|table| table.folder.as_str()).collect();
-        let gone: Vec<RelationId> = self.tables.keys().filter(|relation| !wanted.contains_key(relation)).copied().collect();
+        let gone: Vec<RelationId> =
+            self.tables.keys().filter(|relation| !wanted.contains_key(relation)).copied().collect();
         for relation in gone {
             let Some(Published { folder, files, .. }) = self.tables.remove(&relation) else { continue };
             self.left.push_back((Instant::now(), files));
             if !folders.contains(folder.as_str()) {
-                remove(server, &object_path(&folder)).await;
+                remove(server, &folder).await;
             }
         }
         // Before the first checkpoint nobody knows what there is.
@@ -104,8 +104,7 @@ impl AllPublished {
         match server.store.cold_folders().await {
             Ok(found) => {
                 self.has_cleaned = true;
-                let known: BTreeSet<_> = folders.into_iter().map(object_path).collect();
-                for folder in found.iter().filter(|folder| !known.contains(folder)) {
+                for folder in found.iter().filter(|folder| !folders.contains(folder.as_str())) {
                     remove(server, folder).await;
                 }
             }
@@ -123,34 +122,41 @@ impl AllPublished {
         if !is_due {
             return;
         }
-        let outcome = publish(server, table).await;
-        let failure = outcome.err().map(|error| error.to_string());
-        if let Some(error) = &failure
-            && last.and_then(|last| last.failure.as_ref()) != Some(error)
-        {
-            metrics::counter!("freshet_iceberg_failures_total").increment(1);
-            warn!(table = table.folder, "cannot publish the Iceberg table: {error}");
-        }
-        let (at, folder) = (Instant::now(), table.folder.clone());
-        let published = Published { folder, summary, at, files: table.rows.files(), failure };
-        if let Some(last) = self.tables.insert(relation, published) {
-            self.left.push_back((at, last.files));
-        }
+        let at = Instant::now();
+        let folder = table.folder.clone();
+        let last = self.tables.remove(&relation);
+        let published = match publish(server, table).await {
+            Ok(()) => {
+                self.left.extend(last.map(|last| (at, last.files)));
+                Published { folder, summary, at, files: table.rows.files(), failure: None }
+            }
+            Err(error) => {
+                let failure = Some(error.to_string());
+                if last.as_ref().and_then(|last| last.failure.as_ref()) != failure.as_ref() {
+                    metrics::counter!("freshet_iceberg_failures_total").increment(1);
+                    warn!(table = folder, "cannot publish the Iceberg table: {error}");
+                }
+                // The table is what it was.
+                let (summary, files) = last.map(|last| (last.summary, last.files)).unwrap_or_default();
+                Published { folder, summary, at, files, failure }
+            }
+        };
+        self.tables.insert(relation, published);
     }
 }
 
 async fn publish(server: &Server, table: &ColdTable) -> Result<(), StorageError> {
-    let folder = object_path(&table.folder);
-    let content = table.rows.content(&folder, table.time_column).await?;
+    let content = table.rows.content(&table.folder, table.time_column).await?;
     let now_ms = i64::try_from(server.clock.now_ms()).unwrap_or(i64::MAX);
-    let published = server.store.iceberg_table(&folder).publish(&content, now_ms).await?;
+    let published = server.store.iceberg_table(&table.folder)?.publish(&content, now_ms).await?;
     debug!(table = table.folder, version = published.version, files = content.files.len(), "published");
     Ok(())
 }
 
-async fn remove(server: &Server, folder: &freshet_storage::ObjectPath) {
-    if let Err(error) = server.store.iceberg_table(folder).remove().await {
-        warn!(table = %folder, "cannot remove an Iceberg table: {error}");
+async fn remove(server: &Server, folder: &str) {
+    let removed = async { server.store.iceberg_table(folder)?.remove().await };
+    if let Err(error) = removed.await {
+        warn!(table = folder, "cannot remove an Iceberg table: {error}");
     }
 }
 

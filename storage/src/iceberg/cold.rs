@@ -19,6 +19,11 @@ use crate::tiers::{StoredChunk, Tier, TierFile};
 
 const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 
+/// The folder of the cold tier that has the name `name`.
+pub fn folder_named(name: &str) -> String {
+    [name].into_iter().collect::<Path>().to_string()
+}
+
 /// The rows of a relation that lie in the cold tier. While it is there, so are their files.
 pub struct ColdRows {
     schema: SchemaRef,
@@ -34,6 +39,7 @@ struct ColdFile {
 }
 
 impl ColdRows {
+    /// Those of the shards of a collection.
     pub(crate) fn new(schema: SchemaRef, shards: &[Vec<SegmentAt>]) -> Self {
         let is_cold = |(segment, _): &&SegmentAt| segment.tier() == Tier::Cold;
         Self { schema, segments: shards.iter().flatten().filter(is_cold).cloned().collect() }
@@ -61,7 +67,7 @@ impl ColdRows {
     ///
     /// # Errors
     /// If a file is missing or damaged.
-    pub async fn content(&self, folder: &Path, time_column: Option<usize>) -> Result<TableContent, StorageError> {
+    pub async fn content(&self, folder: &str, time_column: Option<usize>) -> Result<TableContent, StorageError> {
         let mut files = BTreeMap::<Path, ColdFile>::new();
         for (segment, end) in &self.segments {
             let mut start = 0;
@@ -76,7 +82,7 @@ impl ColdRows {
         }
         let mut told = Vec::with_capacity(files.len());
         for (path, file) in files {
-            let below = path.as_ref().strip_prefix(folder.as_ref()).and_then(|path| path.strip_prefix('/'));
+            let below = path.as_ref().strip_prefix(folder).and_then(|path| path.strip_prefix('/'));
             let below = below.ok_or_else(|| broken(format!("\"{path}\" is not in \"{folder}\"")))?;
             told.push(file.describe(below, &self.schema, time_column.is_some()).await?);
         }

@@ -141,10 +141,16 @@ impl StoredChunk {
 
     /// What the file says of itself. On the threads of the tiers.
     pub(super) async fn metadata(&self, stats: &Arc<ReadStats>) -> Result<ArrowReaderMetadata, TierError> {
+        let footers = self.tiers.caches().footers;
+        if let Some(footer) = footers.get(&self.file.number).await {
+            return Ok(footer);
+        }
         let mut reader = self.reader(stats);
         let footer = reader.get_metadata(None).await.map_err(|error| self.file.error(error.to_string()))?;
-        ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new())
-            .map_err(|error| self.file.error(error.to_string()))
+        let footer = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new());
+        let footer = footer.map_err(|error| self.file.error(error.to_string()))?;
+        footers.insert(self.file.number, footer.clone()).await;
+        Ok(footer)
     }
 
     /// The bloom filter of a column of the row group. On the threads of the tiers.
@@ -153,12 +159,17 @@ impl StoredChunk {
         metadata: &ArrowReaderMetadata,
         column: usize,
         stats: &Arc<ReadStats>,
-    ) -> Result<Option<Sbbf>, TierError> {
-        let leaf = self.leaf_of(metadata, column);
-        let Some(leaf) = leaf else { return Ok(None) };
+    ) -> Result<Arc<Option<Sbbf>>, TierError> {
+        let Some(leaf) = self.leaf_of(metadata, column) else { return Ok(Arc::new(None)) };
+        let (filters, key) = (self.tiers.caches().filters, (self.file.number, self.row_group, leaf));
+        if let Some(filter) = filters.get(&key).await {
+            return Ok(filter);
+        }
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader(stats), metadata.clone());
         let filter = builder.get_row_group_column_bloom_filter(self.row_group, leaf).await;
-        filter.map_err(|error| self.file.error(error.to_string()))
+        let filter = Arc::new(filter.map_err(|error| self.file.error(error.to_string()))?);
+        filters.insert(key, filter.clone()).await;
+        Ok(filter)
     }
 
     /// The column of the file that is `column` of the schema, if it is one column there too.
@@ -199,15 +210,11 @@ impl AsyncFileReader for FileReader {
         _: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
         async move {
-            let (tiers, file) = (self.tiers.clone(), self.file.clone());
-            let load = async {
-                let reader = ParquetMetaDataReader::new()
-                    .with_page_index_policy(PageIndexPolicy::Optional)
-                    .with_prefetch_hint(Some(FOOTER_BYTES_GUESS));
-                let footer = reader.load_and_finish(&mut *self, file.bytes).await;
-                footer.map(Arc::new).map_err(|error| file.error(error.to_string()))
-            };
-            tiers.footer(&file, load).await.map_err(outside)
+            let bytes = self.file.bytes;
+            let reader = ParquetMetaDataReader::new()
+                .with_page_index_policy(PageIndexPolicy::Optional)
+                .with_prefetch_hint(Some(FOOTER_BYTES_GUESS));
+            Ok(Arc::new(reader.load_and_finish(&mut *self, bytes).await?))
         }
         .boxed()
     }

@@ -12,7 +12,8 @@ use moka::future::Cache;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use parquet::bloom_filter::Sbbf;
 
 use super::find::RowHashes;
 use super::io::Io;
@@ -28,12 +29,14 @@ pub struct CacheBytes {
     pub blocks: u64,
     /// Hashes of keys, by which a row is found in a row group.
     pub hashes: u64,
+    /// Bloom filters.
+    pub filters: u64,
 }
 
 impl CacheBytes {
     /// Shares of `total`.
     pub fn of(total: u64) -> Self {
-        Self { footers: total / 4, blocks: total / 2, hashes: total / 4 }
+        Self { footers: total / 4, blocks: total / 4, hashes: total / 4, filters: total / 4 }
     }
 }
 
@@ -69,9 +72,11 @@ pub struct Tiers {
 
 #[derive(Clone)]
 pub(super) struct Caches {
-    footers: Cache<u64, Arc<ParquetMetaData>>,
+    pub footers: Cache<u64, ArrowReaderMetadata>,
     blocks: Cache<BlockKey, Bytes>,
     pub hashes: Cache<(u64, usize), Arc<RowHashes>>,
+    /// By file, row group and column.
+    pub filters: Cache<(u64, usize, usize), Arc<Option<Sbbf>>>,
 }
 
 impl Caches {
@@ -80,7 +85,7 @@ impl Caches {
         Self {
             footers: Cache::builder()
                 .max_capacity(bytes.footers)
-                .weigher(move |_, footer: &Arc<ParquetMetaData>| weight(footer.memory_size()))
+                .weigher(move |_, footer: &ArrowReaderMetadata| weight(footer.metadata().memory_size()))
                 .build(),
             blocks: Cache::builder()
                 .max_capacity(bytes.blocks)
@@ -89,6 +94,13 @@ impl Caches {
             hashes: Cache::builder()
                 .max_capacity(bytes.hashes)
                 .weigher(move |_, hashes: &Arc<RowHashes>| weight(hashes.memory_bytes()))
+                .build(),
+            filters: Cache::builder()
+                .max_capacity(bytes.filters)
+                // A block has 256 bits.
+                .weigher(move |_, filter: &Arc<Option<Sbbf>>| {
+                    weight(filter.as_ref().as_ref().map_or(0, Sbbf::num_blocks) * 32 + 64)
+                })
                 .build(),
         }
     }
@@ -288,21 +300,6 @@ impl Tiers {
             }
         }
         found.into_iter().map(|bytes| bytes.ok_or_else(|| file.error("a range was not read"))).collect()
-    }
-
-    /// The footer of a file, made by `load` if it is not in the cache.
-    pub(super) async fn footer(
-        &self,
-        file: &TierFile,
-        load: impl Future<Output = Result<Arc<ParquetMetaData>, TierError>>,
-    ) -> Result<Arc<ParquetMetaData>, TierError> {
-        let footers = self.caches().footers;
-        if let Some(footer) = footers.get(&file.number).await {
-            return Ok(footer);
-        }
-        let footer = load.await?;
-        footers.insert(file.number, footer.clone()).await;
-        Ok(footer)
     }
 }
 
