@@ -21,5 +21,6 @@ mod serve;
 mod sinks;
 mod source_status;
 mod subscribe;
+mod upgrade;
 mod wire;
 mod zoo;
