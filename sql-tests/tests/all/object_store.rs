@@ -259,3 +259,70 @@ async fn what_cannot_be_reached_is_told_with_what_to_look_at() -> Result<()> {
     ensure!(told.contains("did you mean \"s3://bucket/x\"?"), "{told}");
     Ok(())
 }
+
+/// What cannot be read now is not damaged: the server does not start without it, and does with it.
+#[tokio::test]
+async fn a_start_while_files_cannot_be_read_loses_nothing() -> Result<()> {
+    let s3 = S3::start()?;
+    let proxy = Proxy::start(s3.address()).await?;
+    let mut server = Server::start_with(config(s3::environment(proxy.address()), 2)).await?;
+    let client = server.connect().await?;
+    let source = "CREATE SOURCE numbers (n BIGINT) WITH (connector = 'datagen', rows_per_second = 10000, rows = 300);
+        CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM numbers";
+    client.run(source).await?;
+    client.run(OBJECTS).await?;
+    insert(&client, 0..100).await?;
+    client.wait_for("SELECT n FROM counted", &[&["300"]]).await?;
+    client.run("CHECKPOINT").await?;
+    server.kill_hard()?;
+    // Only requests for the files themselves, not those that list them.
+    proxy.set(Fault::DropRequests("/checkpoints/0"));
+    let told = format!("{:#}", server.start_again().await.err().context("it has started without its files")?);
+    ensure!(told.contains("ERROR") && told.contains("cannot be read") && !told.contains("damaged"), "{told}");
+    ensure!(!told.contains("computed again") && !told.contains("are lost"), "{told}");
+    proxy.set(Fault::None);
+    server.start_again().await?;
+    ensure!(server.log().iter().any(|line| line.contains("hydrating=0")), "{}", server.log_tail());
+    let client = server.connect().await?;
+    ensure!(client.value("SELECT n FROM counted").await? == "300" && count(&client).await? == 100);
+    oracle::check(&client).await
+}
+
+#[tokio::test]
+async fn damaged_objects_are_named() -> Result<()> {
+    let s3 = S3::start()?;
+    let mut server = Server::start_with(config(s3.environment(), 1)).await?;
+    let client = server.connect().await?;
+    client.run("CREATE TABLE t (id INT PRIMARY KEY, s TEXT)").await?;
+    insert(&client, 0..1_000).await?;
+    client.run("CHECKPOINT").await?;
+    server.kill_hard()?;
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(s3.objects().join("a/prefix/checkpoints"))? {
+        let path = entry?.path();
+        let whole = std::fs::read(&path)?;
+        let flipped = [&whole[..500], &[!whole[500]], &whole[501..]].concat();
+        let name = path.file_name().and_then(|name| name.to_str()).context("a name")?.to_owned();
+        let damages = [
+            (Some(flipped), "its checksum does not match"),
+            (Some(whole[..600].to_vec()), "the file is too short"),
+            (Some(whole[..30].to_vec()), "the file is too short"),
+            (None, "the file is missing"),
+        ];
+        for (bytes, reason) in damages {
+            match bytes {
+                Some(bytes) => std::fs::write(&path, bytes)?,
+                None => std::fs::remove_file(&path)?,
+            }
+            let Err(error) = server.start_again().await else { bail!("it has started: {reason}") };
+            let told = format!("{error:#}");
+            ensure!(told.contains("its rows are lost") && told.contains(&name) && told.contains(reason), "{told}");
+            damaged += 1;
+        }
+        std::fs::write(&path, &whole)?;
+    }
+    ensure!(damaged > 0, "there was nothing to damage");
+    server.start_again().await?;
+    ensure!(count(&server.connect().await?).await? == 1_000);
+    Ok(())
+}
