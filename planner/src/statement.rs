@@ -55,6 +55,10 @@ pub enum Statement {
 
     Checkpoint,
     MoveTiers(MoveTiers),
+    /// `BACKUP TO 'folder or URL'`
+    Backup {
+        to: String,
+    },
 }
 
 /// A possibly qualified name of a relation.
@@ -466,6 +470,7 @@ impl Statement {
             Self::Checkpoint => "CHECKPOINT",
             Self::MoveTiers(MoveTiers { kind: ObjectKind::MaterializedView, .. }) => "ALTER MATERIALIZED VIEW",
             Self::MoveTiers(_) => "ALTER TABLE",
+            Self::Backup { .. } => "BACKUP",
         }
     }
 }

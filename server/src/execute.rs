@@ -1,5 +1,6 @@
 //! What each statement does: one file a statement.
 
+pub mod backup;
 pub mod checkpoint;
 pub mod comment;
 pub mod copy;
@@ -67,6 +68,7 @@ pub async fn execute(
         Statement::Deallocate(name) => prepare::deallocate(session, name.as_deref()),
         Statement::Checkpoint => checkpoint::execute(session).await,
         Statement::MoveTiers(statement) => move_tiers::execute(session, statement).await,
+        Statement::Backup { to } => backup::execute(session, to).await,
     }
 }
 
@@ -102,6 +104,7 @@ pub fn describe(
         Statement::Show(show) => rows(show::describe(session, show)?),
         Statement::Fetch(fetch) => rows(cursor::describe(session, fetch)?),
         Statement::Execute(execute) => prepare::describe(session, execute),
+        Statement::Backup { .. } => rows(backup::schema()),
         _ => Ok(Description::default()),
     }
 }

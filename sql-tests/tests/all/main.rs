@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
 
+mod backup;
 mod cancel;
 mod crash;
 mod damage;
@@ -11,6 +12,7 @@ mod docs;
 mod generators;
 mod http;
 mod kafka;
+mod object_store;
 mod protocol;
 mod psql;
 mod recovery;

@@ -16,7 +16,7 @@ use std::fmt;
 use bytes::Bytes;
 use freshet_types::{Epoch, RelationId};
 use serde::{Deserialize, Serialize};
-use slatedb::Db;
+use slatedb::DbReadOps;
 
 use super::file::PartRef;
 use super::tiered::ChunkRecord;
@@ -109,7 +109,7 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    pub async fn load(db: &Db) -> Result<Self, StorageError> {
+    pub async fn load(db: &(impl DbReadOps + Sync)) -> Result<Self, StorageError> {
         let head = match db.get(HEAD).await? {
             None => None,
             Some(bytes) => Some(decode_head(&bytes)?),
@@ -234,7 +234,8 @@ fn decode_head(bytes: &[u8]) -> Result<Head, StorageError> {
     // The version first: what another one says of the rest may have another form.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if value["version"] != VERSION {
-        return Err(damaged(format!("it has version {}, this server knows {VERSION}", value["version"])));
+        let (name, found) = (format!("the record {HEAD}"), value["version"].to_string());
+        return Err(StorageError::UnknownVersion { name, found, known: VERSION });
     }
     let record: HeadRecord = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
     Ok(Head { epoch: record.epoch, number: record.number, meta: record.meta })
@@ -305,7 +306,7 @@ mod tests {
         let error = decode_head(br#"{"version":2,"other":true}"#).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the stored record checkpoint/head is damaged: it has version 2, this server knows 1"
+            "the record checkpoint/head has format version 2, and this server knows 1: another version of Freshet wrote it"
         );
     }
 }

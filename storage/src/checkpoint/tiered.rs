@@ -67,3 +67,8 @@ pub(super) fn files(manifest: &Manifest) -> BTreeSet<(Tier, Path)> {
     let records = segments.flat_map(|segment| &segment.stored);
     records.map(|record| (record.tier, Path::from(record.path.as_str()))).collect()
 }
+
+/// The same, as the object store knows them.
+pub(crate) fn tier_files(manifest: &Manifest, tiers: &Tiers) -> BTreeSet<Path> {
+    files(manifest).iter().map(|(tier, path)| tiers.full_path(*tier, path)).collect()
+}
