@@ -54,11 +54,11 @@ pub enum Statement {
     Deallocate(Option<String>),
 
     Checkpoint,
+    MoveTiers(MoveTiers),
     /// `BACKUP TO 'folder or URL'`
     Backup {
         to: String,
     },
-    MoveTiers(MoveTiers),
 }
 
 /// A possibly qualified name of a relation.

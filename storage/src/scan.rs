@@ -351,7 +351,9 @@ mod tests {
             Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("k", DataType::Utf8, false)]));
         let store: Arc<dyn object_store::ObjectStore> =
             Arc::new(object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap());
-        let tiers = crate::tiers::Tiers::new((store.clone(), "warm".into()), (store, "cold".into()), Arc::default());
+        let place = crate::tiers::WarmPlace::Disk;
+        let (warm, cold) = ((store.clone(), "warm".into()), (store, "cold".into()));
+        let tiers = crate::tiers::Tiers::new(place, warm, cold, Arc::default());
         let tiers = tiers.unwrap();
         let collection = Collection::new(CollectionDescription::new("t", schema.clone(), Some(vec![0])), 1).unwrap();
         let mut writer = collection.writer(0);

@@ -33,7 +33,7 @@ use crate::group_commit::{GroupCommit, Write};
 use crate::iceberg::IcebergTable;
 use crate::location::Location;
 use crate::open_db::{OPENINGS, OpenDb};
-use crate::tiers::Tiers;
+use crate::tiers::{Tiers, WarmPlace};
 
 /// Where the files of the tiers are.
 const WARM: &str = "warm";
@@ -171,7 +171,8 @@ impl Store {
         let next_sequence = Arc::<AtomicU64>::default();
         // A bucket's local disk is a cache and may be gone tomorrow: there the warm tier is in the bucket too.
         let (warm, cold) = ((objects.clone(), WARM.into()), (objects.clone(), COLD.into()));
-        let tiers = Tiers::new(warm, cold, next_sequence.clone())?;
+        let warm_place = location.folder().map_or(WarmPlace::Bucket, |_| WarmPlace::Disk);
+        let tiers = Tiers::new(warm_place, warm, cold, next_sequence.clone())?;
         let store = Self {
             location: location.clone(),
             commits: Arc::new(GroupCommit::new(db.clone())),

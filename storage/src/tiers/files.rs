@@ -54,6 +54,15 @@ pub struct TierFile {
     pub bytes: u64,
 }
 
+/// What holds the warm tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WarmPlace {
+    /// The operating system keeps in memory what was read of it.
+    Disk,
+    /// What was read of it is kept here, as of the cold tier.
+    Bucket,
+}
+
 /// The bytes of a range of a file.
 type BlockKey = (u64, u64, u64);
 
@@ -61,6 +70,7 @@ type BlockKey = (u64, u64, u64);
 pub struct Tiers {
     warm: Arc<dyn ObjectStore>,
     cold: Arc<dyn ObjectStore>,
+    warm_place: WarmPlace,
     /// Below which files lie in each store.
     roots: [Path; 2],
     io: Io,
@@ -113,12 +123,13 @@ impl std::fmt::Debug for Tiers {
 }
 
 impl Tiers {
-    /// Files below `warm_root` of `warm` and `cold_root` of `cold`. Numbers of files come from `next_number`, which
+    /// Files below `warm_root` of `warm`, which is in `warm_place`, and `cold_root` of `cold`. Numbers of files come from `next_number`, which
     /// gives none twice, over all starts.
     ///
     /// # Errors
     /// If the threads cannot be started.
     pub fn new(
+        warm_place: WarmPlace,
         (warm, warm_root): (Arc<dyn ObjectStore>, Path),
         (cold, cold_root): (Arc<dyn ObjectStore>, Path),
         next_number: Arc<AtomicU64>,
@@ -126,6 +137,7 @@ impl Tiers {
         Ok(Arc::new(Self {
             warm,
             cold,
+            warm_place,
             roots: [warm_root, cold_root],
             io: Io::start().map_err(|error| StorageError::io(&error))?,
             next_number,
@@ -270,7 +282,7 @@ impl Tiers {
         fetched: &AtomicU64,
     ) -> Result<Vec<Bytes>, TierError> {
         let blocks = self.caches().blocks;
-        let is_cached = file.tier == Tier::Cold;
+        let is_cached = file.tier == Tier::Cold || self.warm_place == WarmPlace::Bucket;
         let mut found: Vec<Option<Bytes>> = vec![None; ranges.len()];
         if is_cached {
             for (found, range) in found.iter_mut().zip(ranges) {
