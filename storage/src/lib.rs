@@ -9,6 +9,8 @@
 //! * [`Checkpoints`](checkpoint::Checkpoints) make collections, and what operators remember, durable at one epoch, and
 //!   bring them back after a restart. With each they put into the [`outbox`] of a sink what it has to send.
 //!
+//! * [`SpilledRows`](spill::SpilledRows) are rows of operator state for which memory has no room.
+//!
 //! Collections live in memory. What came after the last checkpoint is in the logs and the sources.
 //!
 //! This crate does not know SQL, sessions, sources, or timely; it does not know what a catalog record says, which
@@ -21,6 +23,7 @@ mod group_commit;
 mod open_db;
 pub mod outbox;
 pub mod scan;
+pub mod spill;
 pub mod store;
 pub mod table_wal;
 mod wal_record;

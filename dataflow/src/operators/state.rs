@@ -115,6 +115,10 @@ impl Changes {
         }
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        self.flags.capacity() + 4 * (self.dirty.capacity() + self.gone.capacity())
+    }
+
     /// Ids mean other rows from now on, each of which is to be touched.
     pub fn reset(&mut self) {
         let tracking = self.tracking;
