@@ -187,13 +187,19 @@ impl OperatorRun {
     /// Puts down what the operator holds now, and sees to it that it is not too much.
     fn settle_account(&mut self) {
         let (Some(working), Some(account)) = (&mut self.operator, &mut self.account) else { return };
-        account.set(working.memory());
-        if let Some(folder) = account.must_spill().cloned() {
+        let mut held = working.memory();
+        account.set(held);
+        while let Some(folder) = account.must_spill().cloned() {
             if self.health.guard(|| working.spill(&folder)).is_none() {
                 self.operator = None;
                 return;
             }
-            account.set(working.memory());
+            let before = std::mem::replace(&mut held, working.memory());
+            account.set(held);
+            if held.spillable_bytes >= before.spillable_bytes {
+                // It cannot now: rows of it wait for others.
+                break;
+            }
         }
         if let Some((used_bytes, bytes_max)) = account.must_pause() {
             self.health.pause(used_bytes, bytes_max);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use freshet_connectors::Offsets;
+use freshet_dataflow::ViewBudget;
 use freshet_planner::plan::Properties;
 use freshet_planner::{ObjectName, Query, SourceDeclaration, TableDefinition, TableRules, ViewPlan};
 use freshet_storage::collection::Collection;
@@ -105,6 +106,8 @@ pub struct MaterializedViewObject {
     pub reads: Vec<RelationId>,
     pub collection: Arc<Collection>,
     pub status: Mutex<ViewStatus>,
+    /// What its state may hold in memory.
+    pub budget: ViewBudget,
     /// Triggered when the view fails or is dropped.
     pub running: CancellationToken,
 }

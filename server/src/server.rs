@@ -3,18 +3,21 @@
 pub mod objects;
 mod recovery;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
-use freshet_dataflow::{Engine, EngineConfig, Event, RowError};
+use freshet_dataflow::{Engine, EngineConfig, Event, RowError, StateBudget};
 use freshet_planner::Planner;
 use freshet_storage::Store;
+use freshet_storage::spill::SpillFolder;
 use freshet_types::{Clock, RelationId, SqlError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -23,7 +26,10 @@ use tracing::{error, info, warn};
 
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
-use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped, Wanted};
+use crate::limits::QUERY_SPILL_BYTES_MAX;
+use crate::memory::{self, Memory};
+
+use crate::coordinator::{Coordinator, CoordinatorHandle, Heard, Stopped, Wanted};
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
 use crate::pipeline::view_failure;
 use crate::query::runtime::QueryRuntime;
@@ -51,6 +57,7 @@ pub struct Server {
     pub checkpoint_reports: CheckpointReports,
     /// Tells the coordinator of views that have failed.
     pub view_failures: mpsc::UnboundedSender<RelationId>,
+    pub memory: Memory,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
 }
@@ -132,15 +139,20 @@ impl Running {
         let (checkpoint_requests, requests) = mpsc::channel(16);
         let router = EventRouter::default();
         let on_event = router.clone();
-        let engine_config = EngineConfig { workers: config.workers, track_state: true };
+        let data = freshet_storage::local_folder(&config.data)?;
+        let spill = SpillFolder::open(&data.join("state-spill")).context("cannot empty the folder of spilled state")?;
+        let state = StateBudget { bytes_max: config.state_memory_bytes(), folder: Some(spill) };
+        let engine_config = EngineConfig { workers: config.workers, track_state: true, state };
         let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &cut)))
             .map_err(|error| anyhow::anyhow!("cannot start the dataflow workers: {error}"))?;
         let engine = Arc::new(engine);
         let readers = cancel.child_token();
+        let memory = Memory::default();
+        let heard = Heard { failures, memory_short: memory.short() };
         let (coordinator, inbox, handle) =
-            Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, failures, readers);
+            Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, heard, readers);
 
-        let query_state = query_state(&config)?;
+        let query_state = query_state(&config, &data.join("query-spill"))?;
         let server = Arc::new(Server {
             clock,
             catalog: Catalog::default(),
@@ -154,10 +166,12 @@ impl Running {
             checkpoint_requests,
             checkpoint_reports: CheckpointReports::default(),
             view_failures,
+            memory,
             cancel: cancel.clone(),
             config,
         });
         router.connect(&server);
+        task::spawn("memory", cancel.clone(), memory::watch(server.clone()));
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -196,10 +210,25 @@ impl Running {
     }
 }
 
-fn query_state(config: &Config) -> anyhow::Result<SessionState> {
-    let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(config.query_memory_bytes()));
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+/// What does not fit into the queries' share of memory goes to files in `spill`, which an earlier process may have left.
+fn query_state(config: &Config, spill: &Path) -> anyhow::Result<SessionState> {
+    match std::fs::remove_dir_all(spill) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot empty {}", spill.display()));
+        }
+        _ => std::fs::create_dir_all(spill).with_context(|| format!("cannot make {}", spill.display()))?,
+    }
+    let pool_bytes = config.query_memory_bytes();
+    let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(pool_bytes));
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]))
+        .with_max_temp_directory_size(QUERY_SPILL_BYTES_MAX);
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
     let session_config = freshet_planner::session_config().with_target_partitions(config.workers);
+    // Each partition of a sort keeps so much back for merging what it has spilled: not all that there is, in a small pool.
+    let merge_bytes = session_config.options().execution.sort_spill_reservation_bytes;
+    let merge_bytes = merge_bytes.min(pool_bytes / (4 * config.workers));
+    let session_config = session_config.with_sort_spill_reservation_bytes(merge_bytes);
     let builder =
         SessionStateBuilder::new().with_default_features().with_config(session_config).with_runtime_env(runtime);
     let mut state = system::register_functions(builder).build();
@@ -270,6 +299,9 @@ impl EventRouter {
                 with_view(&server, view, |status| status.record(epoch, errors, omitted));
             }
             Event::Failed { view, error } => view_failure::fail(&server, view, &error),
+            Event::Paused { view, used_bytes, bytes_max } => {
+                view_failure::pause(&server, view, &memory::over_limit(used_bytes, bytes_max));
+            }
         }
     }
 }

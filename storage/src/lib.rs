@@ -30,5 +30,5 @@ mod wal_record;
 
 pub use catalog_store::CatalogChange;
 pub use outbox::OutboxBatch;
-pub use store::{StorageError, Store};
+pub use store::{StorageError, Store, local_folder};
 pub use table_wal::WalKey;

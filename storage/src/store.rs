@@ -112,7 +112,7 @@ impl Store {
     /// # Errors
     /// If the location is of another kind, or cannot be written.
     pub async fn open(location: &str) -> Result<Self, StorageError> {
-        let path = folder(location)?;
+        let path = local_folder(location)?;
         let failed = |reason: String| StorageError::Open { path: path.display().to_string(), reason };
         tokio::fs::create_dir_all(&path).await.map_err(|error| failed(error.to_string()))?;
         let files = LocalFileSystem::new_with_prefix(&path).map_err(|error| failed(error.to_string()))?;
@@ -160,7 +160,10 @@ fn meta_key(name: &str) -> Bytes {
 }
 
 /// The folder that a path or URL means.
-fn folder(location: &str) -> Result<PathBuf, StorageError> {
+///
+/// # Errors
+/// If it means something else.
+pub fn local_folder(location: &str) -> Result<PathBuf, StorageError> {
     match location.split_once("://") {
         None => Ok(Path::new(location).to_owned()),
         Some(("file", path)) => Ok(Path::new(path).to_owned()),

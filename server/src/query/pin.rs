@@ -119,7 +119,7 @@ async fn view_upper(
 
 fn stale(name: &str, failure: &ViewFailure, upper: Epoch, alone: bool) -> Result<(Epoch, Option<SqlError>), SqlError> {
     let told =
-        SqlError::new(SqlState::ObjectNotInPrerequisiteState, format!("materialized view \"{name}\" has failed"))
+        SqlError::new(SqlState::ObjectNotInPrerequisiteState, format!("materialized view \"{name}\" {}", failure.verdict()))
             .with_detail(failure.error());
     if upper == Epoch::ZERO {
         return Err(told.with_hint(format!("it never became complete; {}", failure.hint())));
@@ -127,7 +127,8 @@ fn stale(name: &str, failure: &ViewFailure, upper: Epoch, alone: bool) -> Result
     if !alone {
         return Err(told.with_hint(format!("read it alone, or {}", failure.hint())));
     }
-    let message = format!("materialized view \"{name}\" is stale: it failed at epoch {}", failure.since);
+    let message =
+        format!("materialized view \"{name}\" is stale: {} at epoch {}", failure.event(), failure.since);
     Ok((upper, Some(SqlError { message, ..told })))
 }
 

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, SourceObject, TableObject, ViewObject};
+use crate::execute::view_options::ViewOptions;
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
 use crate::pipeline::view_status::ViewStatus;
@@ -78,7 +79,9 @@ pub fn materialized_view(
     let plan = server.planner.plan_view(&create.query, &create.columns, names)?;
     let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
     let description = view_description(&create.name.name, &plan);
+    let budget = ViewOptions::parse(&create.options)?.budget;
     Ok(MaterializedViewObject {
+        budget,
         query: create.query.clone(),
         reads,
         collection: Collection::new(description, server.config.workers).map_err(collection_error)?,

@@ -11,6 +11,7 @@ mod docs;
 mod generators;
 mod http;
 mod kafka;
+mod memory;
 mod protocol;
 mod psql;
 mod recovery;
