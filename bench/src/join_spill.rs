@@ -21,6 +21,8 @@ use crate::process::{Process, megabytes, reset_peak};
 
 const VIEW: RelationId = RelationId(10);
 const SIDES: [RelationId; 2] = [RelationId(1), RelationId(2)];
+/// The view has its one row from here on.
+const START: Epoch = Epoch(1);
 /// Epochs sealed ahead of the view.
 const EPOCHS_IN_FLIGHT: u64 = 3;
 /// Rows of a side in one epoch.
@@ -88,12 +90,13 @@ fn join(arguments: &Arguments, spill: Arc<SpillFolder>) -> Result<()> {
     let state = StateBudget { bytes_max: memory / 100 * STATE_PERCENT, folder: Some(spill) };
     let engine = Engine::start(EngineConfig { workers, track_state: false, state }, on_event);
     let engine = engine.map_err(anyhow::Error::msg)?;
+    engine.seal(START);
     engine.install(DataflowDescription {
         view: VIEW,
         name: "pairs".to_owned(),
         plan: Arc::new(plan.clone()),
         output: view.clone(),
-        as_of: Epoch::ZERO,
+        as_of: START,
         resume: None,
         budget: ViewBudget::default(),
     });
@@ -101,7 +104,7 @@ fn join(arguments: &Arguments, spill: Arc<SpillFolder>) -> Result<()> {
     println!("{rows} rows a side, {workers} worker(s), {} for all", megabytes(memory));
     println!("rows a side   rows/s      state in memory  on disk     peak RSS");
     let schema = side_schema();
-    let (mut epoch, mut done) = (Epoch::ZERO, 0);
+    let (mut epoch, mut done) = (START, 0);
     for part in 1..=parts {
         let (until, before, start) = (rows * part / parts, done, Instant::now());
         reset_peak()?;

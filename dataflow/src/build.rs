@@ -54,8 +54,8 @@ pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Insta
         }
         let hub = hub.borrow();
         let resume = description.resume.as_deref();
-        let prepare =
-            Prepare { worker, workers, as_of, hub: &hub, resume, track_state: *track_state, stateful: Cell::new(0) };
+        let (track_state, memory, stateful) = (*track_state, Some(&**memory), Cell::new(0));
+        let prepare = Prepare { worker, workers, as_of, hub: &hub, resume, track_state, memory, stateful };
         let root = prepare.node(&description.plan)?;
         let route = prepare.output_route(&description.plan, &root.spread)?;
         let publisher = Publisher::new(description.output.writer(worker), as_of, root.discipline);
@@ -92,7 +92,8 @@ pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Insta
 /// If the plan cannot be run, or the rows are not of the view.
 pub fn output_shards(plan: &Node, rows: &RecordBatch, workers: usize) -> Result<Vec<usize>, OperatorError> {
     let (hub, stateful) = (Hub::default(), Cell::new(0));
-    let prepare = Prepare { worker: 0, workers, as_of: 0, hub: &hub, resume: None, track_state: false, stateful };
+    let (resume, memory) = (None, None);
+    let prepare = Prepare { worker: 0, workers, as_of: 0, hub: &hub, resume, track_state: false, memory, stateful };
     let spread = prepare.node(plan)?.spread;
     let columns = output_columns(plan);
     let placement = if spread.brings_together(&columns) { spread } else { Spread::by_columns(&columns) };
@@ -178,6 +179,8 @@ struct Prepare<'a> {
     hub: &'a Hub,
     resume: Option<&'a SavedState>,
     track_state: bool,
+    /// `None`: nothing is going to be run.
+    memory: Option<&'a ViewMemory>,
     /// How many operators with state there are so far.
     stateful: Cell<u32>,
 }
@@ -303,6 +306,9 @@ impl Prepare<'_> {
             operator.track();
         }
         if let Some(saved) = self.resume {
+            if let Some(room) = self.memory.and_then(|memory| memory.room()) {
+                operator.keep_within(&room);
+            }
             saved.restore(number, operator, placements, (self.worker, self.workers))?;
         }
         Ok(Some(number))

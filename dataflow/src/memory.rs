@@ -11,6 +11,8 @@ use freshet_storage::spill::SpillFolder;
 use freshet_types::{Delta, RelationId};
 use parking_lot::Mutex;
 
+use crate::operators::state::Room;
+
 /// What an operator holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StateMemory {
@@ -190,6 +192,14 @@ pub struct ViewMemory {
 impl ViewMemory {
     pub fn new(view: RelationId, budget: ViewBudget, engine: Arc<EngineMemory>) -> Arc<Self> {
         Arc::new(Self { view, budget, used: AtomicU64::new(0), spillable: AtomicUsize::new(0), engine })
+    }
+
+    /// What one operator may hold while its saved rows come back.
+    pub fn room(&self) -> Option<Room> {
+        let StateBudget { bytes_max, folder } = &self.engine.budget;
+        let bytes_max = bytes_max.min(&self.budget.bytes_max.unwrap_or(u64::MAX)) / SPILL_SHARE;
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        folder.clone().map(|folder| Room { bytes_max, folder })
     }
 
     pub fn engine(&self) -> &Arc<EngineMemory> {

@@ -32,7 +32,7 @@ use self::arrangement::{Arrangement, Matches};
 use crate::expressions::{evaluate_predicate, salvage};
 use crate::limits;
 use crate::memory::StateMemory;
-use crate::operators::state::{self, State, Telling};
+use crate::operators::state::{self, Room, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct Join {
@@ -40,6 +40,8 @@ pub struct Join {
     sides: [Side; 2],
     residual: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
+    /// While saved rows come back.
+    room: Option<Room>,
 }
 
 struct Side {
@@ -70,7 +72,7 @@ impl Join {
             let rows = Arrangement::new(node.schema.clone(), &on, node.properties.append_only)?;
             Ok::<_, OperatorError>(Side { on, rows })
         };
-        Ok(Self { sides: [side(left, left_on)?, side(right, right_on)?], residual, schema })
+        Ok(Self { sides: [side(left, left_on)?, side(right, right_on)?], residual, schema, room: None })
     }
 
     /// Gives the pairs of the rows of `delta`, which came in through `port`, with the rows of the other side.
@@ -152,6 +154,10 @@ impl State for Join {
         self.sides.iter_mut().for_each(|side| side.rows.track());
     }
 
+    fn keep_within(&mut self, room: &Room) {
+        self.room = Some(room.clone());
+    }
+
     fn table_count(&mut self) -> usize {
         self.sides.len()
     }
@@ -164,6 +170,8 @@ impl State for Join {
         if tables.len() != self.sides.len() {
             return Err(state::not_of_this_operator());
         }
-        self.sides.iter_mut().zip(tables).try_for_each(|(side, saved)| side.rows.restore(saved, telling))
+        let room = self.room.take();
+        let mut sides = self.sides.iter_mut().zip(tables);
+        sides.try_for_each(|(side, saved)| side.rows.restore(saved, telling, room.as_ref()))
     }
 }

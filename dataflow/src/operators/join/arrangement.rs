@@ -32,7 +32,7 @@ use crate::memory::StateMemory;
 use crate::operators::OperatorError;
 use crate::operators::aggregate::gather;
 use crate::operators::key_table::{KeyTable, NO_SLOT};
-use crate::operators::state::{self, ChangedIds, Telling};
+use crate::operators::state::{self, ChangedIds, Room, Telling};
 
 /// The end of a list.
 pub const NO_ROW: u32 = u32::MAX;
@@ -398,8 +398,13 @@ impl Arrangement {
         ChangedIds { reset, gone, changed: ids }.with_rows(&schema, columns)
     }
 
-    /// Takes in saved rows.
-    pub fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError> {
+    /// Takes in saved rows, in parts of which no more are in memory at a time than there is room for.
+    pub fn restore(
+        &mut self,
+        saved: &[StateRows],
+        telling: Telling,
+        room: Option<&Room>,
+    ) -> Result<(), OperatorError> {
         let width = self.schema.fields().len();
         for StateRows { ids, rows } in saved {
             let weights = rows.column(width).as_primitive::<Int64Type>().values();
@@ -410,13 +415,18 @@ impl Arrangement {
                 let part = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
                 let ids = (telling == Telling::OnlyChanges).then(|| &ids[first..first + length]);
                 self.restore_part(part, &weights[first..first + length], ids)?;
+                if telling == Telling::OnlyChanges {
+                    self.ids.all_told();
+                }
+                if let Some(Room { bytes_max, folder }) = room
+                    && self.memory().spillable_bytes > *bytes_max
+                {
+                    self.spill(folder)?;
+                }
             }
         }
         match telling {
-            Telling::OnlyChanges => {
-                self.ids.all_told();
-                self.ids.restored(saved.iter().map(|part| &part.ids[..]));
-            }
+            Telling::OnlyChanges => self.ids.restored(saved.iter().map(|part| &part.ids[..])),
             Telling::All => self.ids.reset(),
         }
         Ok(())

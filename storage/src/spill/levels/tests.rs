@@ -46,7 +46,7 @@ fn add(rows: &mut SpilledRows, model: &mut Model, ids: &mut u32, random: &mut St
 }
 
 /// What is found for `wanted`: tag, id, key, value, weight, sorted.
-fn find(rows: &SpilledRows, wanted: &mut Vec<(Wanted, u32)>) -> Vec<(u32, u32, i64, i64, i64)> {
+fn find(rows: &SpilledRows, wanted: &mut [(Wanted, u32)]) -> Vec<(u32, u32, i64, i64, i64)> {
     wanted.sort_unstable();
     let mut all = Vec::new();
     rows.find::<SpillError>(wanted, &mut |found| {
