@@ -15,6 +15,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use freshet_dataflow::{Engine, EngineConfig, Event, RowError};
 use freshet_planner::Planner;
 use freshet_storage::Store;
+use freshet_storage::tiers::CacheBytes;
 use freshet_types::{Clock, RelationId, SqlError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -24,8 +25,10 @@ use tracing::{error, info, warn};
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
 use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped, Wanted};
+use crate::limits::TIER_CACHE_SHARE;
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
-use crate::pipeline::view_failure;
+use crate::pipeline::iceberg::IcebergTables;
+use crate::pipeline::{iceberg, tiers, view_failure};
 use crate::query::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::session::settings::Settings;
@@ -49,6 +52,10 @@ pub struct Server {
     /// Where to ask for a checkpoint, and what became of the last ones.
     pub checkpoint_requests: mpsc::Sender<CheckpointRequest>,
     pub checkpoint_reports: CheckpointReports,
+    /// What of the cold tier is published, and what should be.
+    pub iceberg: IcebergTables,
+    /// Held by whoever moves rows between tiers.
+    pub tiers_lock: tokio::sync::Mutex<()>,
     /// Tells the coordinator of views that have failed.
     pub view_failures: mpsc::UnboundedSender<RelationId>,
     /// Triggered when the server is to stop.
@@ -156,13 +163,17 @@ impl Running {
             query_state,
             checkpoint_requests,
             checkpoint_reports: CheckpointReports::default(),
+            iceberg: IcebergTables::default(),
+            tiers_lock: tokio::sync::Mutex::default(),
             view_failures,
             cancel: cancel.clone(),
             fenced: AtomicBool::new(false),
             config,
         });
         router.connect(&server);
-        let fence = task::spawn("fence", cancel, stop_when_fenced(server.clone()));
+        let cache_bytes = CacheBytes::of(server.config.memory_bytes / TIER_CACHE_SHARE);
+        server.store.tiers().set_cache_bytes(cache_bytes);
+        let fence = task::spawn("fence", cancel.clone(), stop_when_fenced(server.clone()));
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -181,6 +192,8 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
+        task::spawn("tiers", cancel.clone(), tiers::run(server.clone()));
+        task::spawn("iceberg", cancel, iceberg::run(server.clone()));
         Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, fence })
     }
 

@@ -14,6 +14,7 @@
 
 pub mod client;
 pub mod crash;
+pub mod iceberg;
 pub mod kafka;
 pub mod old_data;
 pub mod oracle;

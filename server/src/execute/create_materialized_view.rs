@@ -23,6 +23,7 @@ use crate::execute::ddl::{self, Name};
 use crate::execute::select::with_names;
 use crate::execute::write::refuse_in_transaction;
 use crate::pipeline::backfill::{Backfill, columns_read, hold_inputs};
+use crate::pipeline::tiers;
 use crate::pipeline::view_failure::{self, refuse_failed_inputs};
 use crate::pipeline::view_status::ViewState;
 use crate::server::{Server, objects};
@@ -154,7 +155,7 @@ async fn complete(name: &str, view: &MaterializedViewObject) -> Result<(), SqlEr
     }
 }
 
-/// The options of a view. All but `background` are for tiers that do not exist yet, and are refused rather than ignored.
+/// What the options of a view say of how it is created. Those of [`tiers`] are looked at where they count.
 fn background(options: &Options) -> Result<bool, SqlError> {
     let mut background = false;
     for (name, value) in options.iter() {
@@ -165,13 +166,14 @@ fn background(options: &Options) -> Result<bool, SqlError> {
                 let message = format!("invalid value for option \"background\": \"{other}\"");
                 return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint("use true or false"));
             }
-            ("retain" | "hot" | "warm" | "cold" | "history" | "memory" | "on_limit" | "on_error", _) => {
+            (name, _) if tiers::OPTIONS.contains(&name) => {}
+            ("history" | "memory" | "on_limit" | "on_error", _) => {
                 return Err(SqlError::unsupported(format!("option \"{name}\" of a view is not supported yet")));
             }
             (other, _) => {
                 let message = format!("unknown option \"{other}\" of a materialized view");
-                return Err(SqlError::new(SqlState::InvalidParameterValue, message)
-                    .with_hint("the option of a materialized view is \"background\""));
+                let hint = format!("the options of a materialized view are background, {}", tiers::OPTIONS.join(", "));
+                return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint(hint));
             }
         }
     }

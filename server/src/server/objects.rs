@@ -18,6 +18,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, SourceObject, TableObject, ViewObject};
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
+use crate::pipeline::tiers::TierSettings;
 use crate::pipeline::view_status::ViewStatus;
 use crate::server::Server;
 
@@ -50,7 +51,9 @@ pub fn table(
         Some(collection) => collection,
         None => Collection::new(table_description(create), 1).map_err(collection_error)?,
     };
+    let tiers = TierSettings::new(&create.definition.options, &create.definition.schema(), None)?;
     Ok(TableObject {
+        tiers,
         definition: create.definition.clone(),
         rules: server.planner.table_rules(&create.definition)?,
         schema: create.definition.schema(),
@@ -82,7 +85,14 @@ pub fn materialized_view(
     let plan = server.planner.plan_view(&create.query, &create.columns, names)?;
     let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
     let description = view_description(&create.name.name, &plan);
+    let watermark = plan.node.properties.watermarks.first().copied();
+    let tiers = TierSettings::new(&create.options, &plan.schema, watermark)?;
+    if create.options.get("retain").is_some() {
+        return Err(SqlError::unsupported("option \"retain\" of a materialized view is not supported yet")
+            .with_hint("set it on the tables that the view reads: what expires there leaves the view too"));
+    }
     Ok(MaterializedViewObject {
+        tiers,
         query: create.query.clone(),
         reads,
         collection: Collection::new(description, server.config.workers).map_err(collection_error)?,

@@ -11,6 +11,7 @@ mod disk;
 mod docs;
 mod generators;
 mod http;
+mod iceberg;
 mod kafka;
 mod object_store;
 mod protocol;
