@@ -20,5 +20,6 @@ mod serve;
 mod sinks;
 mod source_status;
 mod subscribe;
+mod tiers;
 mod wire;
 mod zoo;
