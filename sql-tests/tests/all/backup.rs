@@ -41,7 +41,7 @@ async fn look(server: &Server) -> Result<(usize, usize)> {
     let client = server.connect().await?;
     oracle::check(&client).await?;
     let rows = client.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)").await?;
-    let (t, u) = (rows[0][0].parse()?, rows[0][1].parse()?);
+    let (t, u): (usize, usize) = (rows[0][0].parse()?, rows[0][1].parse()?);
     ensure!(t == u || t == u + 1, "{t} rows and {u} are not of one instant");
     ensure!(client.value("SELECT count(*) FROM t WHERE other <> id").await? == "0");
     ensure!(client.value("SELECT coalesce(max(id), -1) + 1 FROM t").await? == t.to_string(), "there are gaps");
