@@ -468,9 +468,9 @@ impl Statement {
             Self::Deallocate(None) => "DEALLOCATE ALL",
             Self::Deallocate(Some(_)) => "DEALLOCATE",
             Self::Checkpoint => "CHECKPOINT",
+            Self::Backup { .. } => "BACKUP",
             Self::MoveTiers(MoveTiers { kind: ObjectKind::MaterializedView, .. }) => "ALTER MATERIALIZED VIEW",
             Self::MoveTiers(_) => "ALTER TABLE",
-            Self::Backup { .. } => "BACKUP",
         }
     }
 }

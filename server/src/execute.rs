@@ -67,8 +67,8 @@ pub async fn execute(
         Statement::Execute(execute) => prepare::execute(session, execute).await,
         Statement::Deallocate(name) => prepare::deallocate(session, name.as_deref()),
         Statement::Checkpoint => checkpoint::execute(session).await,
-        Statement::MoveTiers(statement) => move_tiers::execute(session, statement).await,
         Statement::Backup { to } => backup::execute(session, to).await,
+        Statement::MoveTiers(statement) => move_tiers::execute(session, statement).await,
     }
 }
 

@@ -74,3 +74,12 @@ pub const HTTP_CONNECTIONS_MAX: usize = 256;
 
 /// How long a connection to the HTTP port lives, in seconds. At the bound: it is closed.
 pub const HTTP_CONNECTION_S_MAX: u64 = 30;
+
+/// How often to look whether an Iceberg table is to be published.
+pub const ICEBERG_INTERVAL_MS: u64 = 1_000;
+
+/// How long rows that are deleted of files in an Iceberg table may still be seen there.
+pub const ICEBERG_DELETES_S_MAX: u64 = 60;
+
+/// How long files stay that have left an Iceberg table.
+pub const ICEBERG_FILES_KEPT_S: u64 = 600;

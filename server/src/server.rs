@@ -27,7 +27,8 @@ use crate::config::Config;
 use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped, Wanted};
 use crate::limits::TIER_CACHE_SHARE;
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
-use crate::pipeline::{tiers, view_failure};
+use crate::pipeline::iceberg::IcebergTables;
+use crate::pipeline::{iceberg, tiers, view_failure};
 use crate::query::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::session::settings::Settings;
@@ -51,6 +52,8 @@ pub struct Server {
     /// Where to ask for a checkpoint, and what became of the last ones.
     pub checkpoint_requests: mpsc::Sender<CheckpointRequest>,
     pub checkpoint_reports: CheckpointReports,
+    /// What of the cold tier is published, and what should be.
+    pub iceberg: IcebergTables,
     /// Held by whoever moves rows between tiers.
     pub tiers_lock: tokio::sync::Mutex<()>,
     /// Tells the coordinator of views that have failed.
@@ -160,6 +163,7 @@ impl Running {
             query_state,
             checkpoint_requests,
             checkpoint_reports: CheckpointReports::default(),
+            iceberg: IcebergTables::default(),
             tiers_lock: tokio::sync::Mutex::default(),
             view_failures,
             cancel: cancel.clone(),
@@ -188,7 +192,8 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
-        task::spawn("tiers", cancel, tiers::run(server.clone()));
+        task::spawn("tiers", cancel.clone(), tiers::run(server.clone()));
+        task::spawn("iceberg", cancel, iceberg::run(server.clone()));
         Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, fence })
     }
 

@@ -112,7 +112,7 @@ impl TierSettings {
 }
 
 /// Below which the files of a relation lie in each tier.
-fn folder(name: &str) -> String {
+pub fn folder(name: &str) -> String {
     format!("{PUBLIC}.{name}")
 }
 

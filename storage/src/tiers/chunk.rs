@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::concat_batches;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -115,14 +115,28 @@ impl StoredChunk {
         let rows = concat_batches(&read_schema, &batches).map_err(|error| damaged(&error))?;
         let columns: Vec<ArrayRef> = wanted
             .iter()
-            .map(|column| rows.column(read_columns.partition_point(|read| read < column)).clone())
-            .collect();
+            .map(|column| (rows.column(read_columns.partition_point(|read| read < column)), self.schema.field(*column)))
+            .map(|(read, field)| match read.data_type() == field.data_type() {
+                true => Ok(read.clone()),
+                // Fields within it have ids in the file.
+                false => cast(read, field.data_type()).map_err(|error| damaged(&error)),
+            })
+            .collect::<Result<_, _>>()?;
         // Also checks the number of rows and their types.
         RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| damaged(&error))
     }
 
     pub(super) fn reader(&self, stats: &Arc<ReadStats>) -> FileReader {
         FileReader { tiers: self.tiers.clone(), file: self.file.clone(), stats: stats.clone() }
+    }
+
+    /// What the file says of itself.
+    ///
+    /// # Errors
+    /// If the file is missing or damaged.
+    pub(crate) async fn footer(&self) -> Result<ArrowReaderMetadata, TierError> {
+        let chunk = self.clone();
+        self.tiers.run(&self.file, async move { chunk.metadata(&Arc::default()).await }).await
     }
 
     /// What the file says of itself. On the threads of the tiers.

@@ -251,7 +251,8 @@ impl Tiers {
             for object in found {
                 let Some(parts) = object.location.prefix_match(root) else { continue };
                 let path: Path = parts.collect();
-                let is_ours = path.filename().is_some_and(|name| name.ends_with(".parquet"));
+                let number = path.filename().and_then(|name| name.strip_suffix(".parquet"));
+                let is_ours = number.is_some_and(|number| number.parse::<u64>().is_ok());
                 if !is_ours || kept.contains(&(tier, path.clone())) {
                     continue;
                 }
