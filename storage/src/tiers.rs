@@ -28,6 +28,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use chunk::{ReadStats, StoredChunk};
+pub(crate) use files::stored_path;
 pub use files::{CacheBytes, TierFile, Tiers, WarmPlace};
 pub(crate) use find::Wanted;
 pub use prune::Predicate;

@@ -22,6 +22,7 @@ mod serve;
 mod sinks;
 mod source_status;
 mod subscribe;
+mod tiers;
 mod upgrade;
 mod wire;
 mod zoo;

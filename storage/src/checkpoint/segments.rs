@@ -110,7 +110,7 @@ pub(super) async fn load_segment(
     };
     let segment = match stored.stored.is_empty() {
         true => Segment::restored(stored.id, uid, batches, live),
-        false => tiered::segment(files.tiers(), stored.id, &stored.stored).as_stored(uid, live),
+        false => tiered::segment(files.tiers(), stored.id, &stored.stored).with_bitmap(uid, live),
     };
     let mut segment = segment.ok_or_else(impossible)?;
     segment.written_ms = stored.written_ms;

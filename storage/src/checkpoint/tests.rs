@@ -199,7 +199,12 @@ async fn simulate(seed: u64, key: Option<Vec<usize>>, append_only: bool, tiers: 
         if tiers == Tiering::Some && rng.random_bool(0.3) {
             let now_us = table.epoch().0 as i64 * 1_000;
             let cold_before = Some(rng.random_range(0..=now_us));
-            let policy = TierPolicy { time_column: None, warm_before: Some(now_us), cold_before, folder: "t".into() };
+            let policy = TierPolicy {
+                time_column: None,
+                warm_before: Some(now_us),
+                cold_before,
+                folder: "public.näme / 100%".into(),
+            };
             table.collection.move_tiers(store.tiers(), &policy).await.unwrap();
         }
         // Not always the last one: there may be later rows.

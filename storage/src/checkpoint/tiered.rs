@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::Manifest;
 use crate::collection::segment::Segment;
-use crate::tiers::{StoredChunk, Tier, Tiers};
+use crate::tiers::{StoredChunk, Tier, Tiers, stored_path};
 
 /// A row group of a file, as the manifest has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub(super) fn segment(tiers: &Arc<Tiers>, id: u64, records: &[ChunkRecord]) -> S
 pub(super) fn files(manifest: &Manifest) -> BTreeSet<(Tier, Path)> {
     let segments = manifest.pieces.values().flat_map(|piece| piece.values());
     let records = segments.flat_map(|segment| &segment.stored);
-    records.map(|record| (record.tier, Path::from(record.path.as_str()))).collect()
+    records.map(|record| (record.tier, stored_path(&record.path))).collect()
 }
 
 /// The same, as the object store knows them.

@@ -19,6 +19,9 @@ use super::segment::{Body, Chunk, Position, Segment};
 /// Rows that lie one after the other: where the first is, and how many.
 pub(crate) type Run = (Position, usize);
 
+/// Some chunks, and for each row its chunk and its place there.
+type Places = (Vec<RecordBatch>, Vec<(usize, usize)>);
+
 #[derive(Debug, Clone)]
 pub(crate) struct RowLog {
     schema: SchemaRef,
@@ -165,11 +168,7 @@ impl RowLog {
 
     /// The distinct chunks that hold `positions`, in columns `projection`, and for each position its chunk and row
     /// there. Of chunks in files, only the rows asked for are read.
-    fn places(
-        &self,
-        positions: &[Position],
-        projection: Option<&[usize]>,
-    ) -> Result<(Vec<RecordBatch>, Vec<(usize, usize)>), ArrowError> {
+    fn places(&self, positions: &[Position], projection: Option<&[usize]>) -> Result<Places, ArrowError> {
         let mut chunks: Vec<(&Chunk, Vec<usize>)> = Vec::new();
         let mut known: HashMap<(u64, usize), usize> = HashMap::new();
         let mut places = Vec::with_capacity(positions.len());

@@ -220,11 +220,11 @@ impl Segment {
             chunks.push(Chunk::new(start, batch));
         }
         segment.chunks = Arc::new(chunks);
-        segment.as_stored(uid, live)
+        segment.with_bitmap(uid, live)
     }
 
     /// The segment with the uid and the bitmap that it was stored with. `None` as with [`Segment::restored`].
-    pub fn as_stored(self, uid: u64, live: Option<LiveRows>) -> Option<Self> {
+    pub fn with_bitmap(self, uid: u64, live: Option<LiveRows>) -> Option<Self> {
         let dead = live.as_ref().map_or(0, |live| live.words.iter().map(|word| word.count_zeros() as usize).sum());
         let last_dead = live.as_ref().and_then(|live| {
             let words = live.words();

@@ -100,7 +100,8 @@ impl Shard {
         Ok(runs)
     }
 
-    /// Files the rows from `start` on, which have these hashes. Gives the first that has the key of another.
+    /// Files the rows from `start` on, which have these hashes. Gives the first that has the key of another in memory:
+    /// to ask the files for each new row would cost more than a check of what operators and tables have made sure of.
     pub fn file(
         &mut self,
         identity: &Identity,

@@ -211,7 +211,7 @@ impl Tiers {
 
     /// The file that a checkpoint refers to. It is not looked at.
     pub(crate) fn known(&self, tier: Tier, path: &str, number: u64, bytes: u64) -> Arc<TierFile> {
-        let path = Path::from(path);
+        let path = stored_path(path);
         let mut files = self.files.lock();
         let known = files.entry((tier, path.clone())).or_default();
         known.upgrade().unwrap_or_else(|| {
@@ -313,6 +313,11 @@ impl Tiers {
         }
         found.into_iter().map(|bytes| bytes.ok_or_else(|| file.error("a range was not read"))).collect()
     }
+}
+
+/// A path as it was written down. It has been made of its parts before: names that need it are encoded already.
+pub(crate) fn stored_path(path: &str) -> Path {
+    Path::parse(path).unwrap_or_else(|_| Path::from(path))
 }
 
 impl TierFile {
