@@ -150,7 +150,8 @@ fn feed(plan: &Node, view: &Arc<Collection>, input: Vec<EpochInput>, workers: us
         };
         heard.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     });
-    let engine = Engine::start(EngineConfig { workers, track_state: false, state: StateBudget::default() }, on_event).map_err(anyhow::Error::msg)?;
+    let engine = Engine::start(EngineConfig { workers, track_state: false, state: StateBudget::default() }, on_event)
+        .map_err(anyhow::Error::msg)?;
     engine.install(DataflowDescription {
         view: VIEW,
         name: view.description().name.clone(),

@@ -212,7 +212,8 @@ fn pause_one(server: &Server, before: &HashMap<RelationId, u64>, usage: &Usage) 
         Some(Object::MaterializedView(view)) => !matches!(view.status.lock().state, ViewState::Failed(_)),
         _ => false,
     };
-    let growth = |(view, bytes): &(RelationId, u64)| (bytes.saturating_sub(before.get(view).copied().unwrap_or(0)), *bytes);
+    let growth =
+        |(view, bytes): &(RelationId, u64)| (bytes.saturating_sub(before.get(view).copied().unwrap_or(0)), *bytes);
     let grown = view_bytes(server).into_iter().filter(|(view, _)| is_running(view)).max_by_key(growth);
     match grown {
         Some((view, bytes)) => {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -60,12 +60,14 @@ pub struct Server {
     pub memory: Memory,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
+    /// Whether another server has taken the data over.
+    pub fenced: AtomicBool,
 }
 
 /// Runs the server until `shutdown` is triggered.
 ///
 /// # Errors
-/// If an address is taken, or the data cannot be opened or read.
+/// If an address is taken, the data cannot be opened or read, or another server takes it over.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     serve_with(config, shutdown, |_| ()).await
 }
@@ -104,10 +106,11 @@ pub async fn serve_with(
     pg::serve(pg_listener, sessions, shutdown).await;
 
     ready.store(false, Ordering::Release);
-    running.stop().await?;
+    let stopped = running.stop().await;
     stop_http.cancel();
     // The task reports its own failures.
     let _ = http_task.await;
+    stopped?;
     info!("freshet has stopped");
     Ok(())
 }
@@ -123,14 +126,15 @@ pub struct Running {
     stop_coordinator: CancellationToken,
     checkpointer: tokio::task::JoinHandle<()>,
     stop_checkpointer: CancellationToken,
+    fence: tokio::task::JoinHandle<()>,
+    memory: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
     /// Opens the data, starts the engine, and brings all objects back.
     pub async fn start(config: Config, cancel: CancellationToken) -> anyhow::Result<Self> {
         let clock = Clock::System;
-        let store =
-            Store::open(&config.data).await.with_context(|| format!("cannot open the data at {}", config.data))?;
+        let store = Store::open_at(&config.data, Some(&config.cache)).await?;
         let loaded = recovery::load(&store, &clock).await?;
 
         let (view_failures, failures) = mpsc::unbounded_channel();
@@ -139,7 +143,8 @@ impl Running {
         let (checkpoint_requests, requests) = mpsc::channel(16);
         let router = EventRouter::default();
         let on_event = router.clone();
-        let data = freshet_storage::local_folder(&config.data)?;
+        // With a bucket, the local disk is where its cache is.
+        let data = config.data.folder().unwrap_or(&config.cache.folder).to_owned();
         let spill = SpillFolder::open(&data.join("state-spill")).context("cannot empty the folder of spilled state")?;
         let state = StateBudget { bytes_max: config.state_memory_bytes(), folder: Some(spill) };
         let engine_config = EngineConfig { workers: config.workers, track_state: true, state };
@@ -168,10 +173,12 @@ impl Running {
             view_failures,
             memory,
             cancel: cancel.clone(),
+            fenced: AtomicBool::new(false),
             config,
         });
         router.connect(&server);
-        task::spawn("memory", cancel.clone(), memory::watch(server.clone()));
+        let memory = task::spawn("memory", cancel.clone(), memory::watch(server.clone()));
+        let fence = task::spawn("fence", cancel, stop_when_fenced(server.clone()));
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -190,17 +197,25 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
-        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer })
+        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, fence, memory })
     }
 
     /// Ends what runs and closes the store. What was acknowledged is durable already.
+    ///
+    /// # Errors
+    /// If the store cannot be closed, or belongs to another server by now.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.server.cancel.cancel();
         self.stop_checkpointer.cancel();
         // The tasks report their own failures.
+        let _ = self.fence.await;
+        let _ = self.memory.await;
         let _ = self.checkpointer.await;
         self.stop_coordinator.cancel();
         let _ = self.coordinator.await;
+        if self.server.fenced.load(Ordering::Acquire) {
+            bail!("another server has opened {}; this one has stopped", self.server.config.data);
+        }
         self.server.store.close().await.context("cannot close the store")?;
         match Arc::into_inner(self.server).and_then(|server| Arc::into_inner(server.engine)) {
             Some(engine) => engine.shutdown(),
@@ -208,6 +223,14 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// Stops a server whose data another one has opened: it could neither keep nor tell anything that counts.
+async fn stop_when_fenced(server: Arc<Server>) {
+    server.store.fenced().await;
+    error!("another server has opened {}: stopping", server.config.data);
+    server.fenced.store(true, Ordering::Release);
+    server.cancel.cancel();
 }
 
 /// What does not fit into the queries' share of memory goes to files in `spill`, which an earlier process may have left.

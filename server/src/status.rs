@@ -132,8 +132,7 @@ impl Status<'_> {
     /// Operators by view, node and worker; then the rows of each view.
     fn view_memory(&self) -> Vec<Column> {
         let views = self.views();
-        let name_of: HashMap<RelationId, &str> =
-            views.iter().map(|(entry, _)| (entry.id(), entry.name())).collect();
+        let name_of: HashMap<RelationId, &str> = views.iter().map(|(entry, _)| (entry.id(), entry.name())).collect();
         let mut operators = self.server.engine.memory().operators();
         operators.retain(|operator| name_of.contains_key(&operator.view));
         operators.sort_by_key(|operator| (operator.view, operator.node, operator.worker));
@@ -143,14 +142,21 @@ impl Status<'_> {
         vec![
             text(
                 "view",
-                told.clone().map(|operator| Some(name_of[&operator.view])).chain(views.iter().map(|(e, _)| Some(e.name()))),
+                told.clone()
+                    .map(|operator| Some(name_of[&operator.view]))
+                    .chain(views.iter().map(|(e, _)| Some(e.name()))),
             ),
-            text("operator", told.clone().map(|operator| Some(operator.operator)).chain(views.iter().map(|_| Some("Rows")))),
+            text(
+                "operator",
+                told.clone().map(|operator| Some(operator.operator)).chain(views.iter().map(|_| Some("Rows"))),
+            ),
             number("node", told.clone().map(|operator| Some(u64::from(operator.node))).chain(of_rows())),
             number("worker", told.clone().map(|operator| Some(operator.worker as u64)).chain(of_rows())),
             number(
                 "memory_bytes",
-                told.clone().map(|operator| Some(operator.memory_bytes)).chain(views.iter().map(|(_, v)| collection(v))),
+                told.clone()
+                    .map(|operator| Some(operator.memory_bytes))
+                    .chain(views.iter().map(|(_, v)| collection(v))),
             ),
             number("disk_bytes", told.map(|operator| Some(operator.disk_bytes)).chain(views.iter().map(|_| Some(0)))),
             number("limit_bytes", {
@@ -257,7 +263,9 @@ impl Status<'_> {
     fn settings(&self) -> Vec<Column> {
         let config = &self.server.config;
         let settings = [
-            ("data", config.data.clone()),
+            ("data", config.data.to_string()),
+            ("cache", config.cache.folder.display().to_string()),
+            ("cache_bytes", config.cache.bytes_max.to_string()),
             ("listen", config.listen.clone()),
             ("http", config.http.clone()),
             ("workers", config.workers.to_string()),

@@ -19,6 +19,9 @@
 //! writer, nor a writer a reader. As `since` follows `upper`, history is forgotten, and segments that
 //! are mostly dead are [compacted](compaction).
 //!
+//! Rows that nobody changes may lie [in files](tiering) of the warm and cold tiers instead of memory. All of the above
+//! holds for them as well: they have positions, and bits in the bitmap of live rows.
+//!
 //! A collection does not know where its rows come from, who reads them, or what is durable.
 
 mod changes;
@@ -33,8 +36,10 @@ pub(crate) mod rows;
 pub(crate) mod segment;
 mod shard;
 mod snapshot;
+mod stored_rows;
 #[cfg(test)]
 mod tests;
+mod tiering;
 mod uid;
 mod writer;
 
@@ -54,7 +59,8 @@ use rows::RowLog;
 use shard::Shard;
 
 pub use progress::Hold;
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, StoredPart};
+pub use tiering::{Moved, TierPolicy, TierStats};
 pub use writer::ShardWriter;
 
 /// How long old epochs stay readable if nothing else is asked for.
@@ -89,12 +95,14 @@ pub struct Collection {
 /// What a collection shares with its writers and snapshots.
 struct Inner {
     description: CollectionDescription,
-    identity: Identity,
+    identity: Arc<Identity>,
     shards: Vec<Mutex<Shard>>,
     progress: Arc<Mutex<Progress>>,
     upper: watch::Sender<Epoch>,
     /// Which shards have a writer.
     has_writer: Vec<AtomicBool>,
+    /// In which shards rows are being moved.
+    is_moving: Vec<AtomicBool>,
 }
 
 /// Why a collection could not be read or written.
@@ -120,7 +128,7 @@ impl Collection {
     /// # Errors
     /// If rows or keys of the schema cannot be compared.
     pub fn new(description: CollectionDescription, shards: usize) -> Result<Arc<Self>, CollectionError> {
-        let identity = Identity::new(&description)?;
+        let identity = Arc::new(Identity::new(&description)?);
         let empty = || Mutex::new(Shard::new(RowLog::new(description.schema.clone())));
         let inner = Inner {
             identity,
@@ -128,6 +136,7 @@ impl Collection {
             progress: Arc::new(Mutex::new(Progress::new(shards))),
             upper: watch::Sender::new(Epoch::ZERO),
             has_writer: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            is_moving: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             description,
         };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))

@@ -260,9 +260,8 @@ impl Delta {
 /// Bytes of the rows of a batch alone, whatever else lies in the buffers that they are a part of.
 pub fn batch_bytes(rows: &RecordBatch) -> usize {
     // A column that cannot tell counts as a whole.
-    let bytes = |column: &ArrayRef| {
-        column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
-    };
+    let bytes =
+        |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
     rows.columns().iter().map(bytes).sum()
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
-use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event, SavedState, StateBudget, ViewBudget, output_shards};
+use freshet_dataflow::{
+    DataflowDescription, Engine, EngineConfig, Event, SavedState, StateBudget, ViewBudget, output_shards,
+};
 use freshet_planner::plan::Node;
 use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_storage::collection::{Collection, CollectionDescription};

@@ -29,7 +29,11 @@ pub fn store_error(error: StorageError) -> SqlError {
 
 /// That something cannot be done to the store, in the words of `message`.
 pub fn storage_error(message: &str, error: &StorageError) -> SqlError {
-    let state = if matches!(error, StorageError::DiskFull) { SqlState::DiskFull } else { SqlState::IoError };
+    let state = match error {
+        StorageError::DiskFull => SqlState::DiskFull,
+        StorageError::Fenced | StorageError::Closed => SqlState::AdminShutdown,
+        _ => SqlState::IoError,
+    };
     SqlError::new(state, message).with_detail(error.to_string())
 }
 

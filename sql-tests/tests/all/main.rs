@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
 
+mod backup;
 mod cancel;
 mod crash;
 mod damage;
@@ -12,6 +13,7 @@ mod generators;
 mod http;
 mod kafka;
 mod memory;
+mod object_store;
 mod protocol;
 mod psql;
 mod recovery;

@@ -16,7 +16,9 @@ const ROWS: u64 = 400_000;
 
 /// A relation that is made by the query itself, so that only the query needs memory.
 fn numbers(rows: u64) -> String {
-    format!("(SELECT value AS a, 'a rather long text, number ' || CAST(value AS TEXT) AS t FROM generate_series(1, {rows}) AS s(value)) AS n")
+    format!(
+        "(SELECT value AS a, 'a rather long text, number ' || CAST(value AS TEXT) AS t FROM generate_series(1, {rows}) AS s(value)) AS n"
+    )
 }
 
 fn files_in(folder: &Path) -> usize {
@@ -30,9 +32,12 @@ async fn a_sort_and_a_group_by_larger_than_their_share_spill() -> Result<()> {
     let client = server.connect().await?;
     let from = numbers(ROWS);
     // All rows pass through the sort: the limit cannot be pushed below the row numbers.
-    let sorted = format!("SELECT sum(a * (p % 7)) FROM (SELECT a, t, row_number() OVER (ORDER BY t) AS p FROM {from}) AS o");
+    let sorted =
+        format!("SELECT sum(a * (p % 7)) FROM (SELECT a, t, row_number() OVER (ORDER BY t) AS p FROM {from}) AS o");
     let of_sorted = client.value(&sorted).await?;
-    let grouped = format!("SELECT sum(c), max(l) FROM (SELECT t, count(*) AS c, max(length(t)) AS l FROM {from} GROUP BY t) AS g");
+    let grouped = format!(
+        "SELECT sum(c), max(l) FROM (SELECT t, count(*) AS c, max(length(t)) AS l FROM {from} GROUP BY t) AS g"
+    );
     let of_grouped = client.rows(&grouped).await?;
     ensure!(of_grouped == [[ROWS.to_string(), "33".to_owned()]], "{of_grouped:?}");
 
@@ -62,7 +67,9 @@ async fn a_join_larger_than_its_share_is_an_error_and_the_server_stays_up() -> R
 }
 
 async fn tables(client: &Client) -> Result<()> {
-    client.run("CREATE TABLE l (id BIGINT PRIMARY KEY, k BIGINT); CREATE TABLE r (id BIGINT PRIMARY KEY, k BIGINT)").await
+    client
+        .run("CREATE TABLE l (id BIGINT PRIMARY KEY, k BIGINT); CREATE TABLE r (id BIGINT PRIMARY KEY, k BIGINT)")
+        .await
 }
 
 fn insert(table: &str, first: u64, last: u64) -> String {

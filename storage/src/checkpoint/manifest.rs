@@ -4,7 +4,7 @@
 //! ---------------------------------------------------------|------------------------------------------------
 //! `checkpoint/head`                                        | version, epoch, number, what the caller added
 //! `checkpoint/piece/` relation, piece                      | nothing: says that the piece is there
-//! `checkpoint/piece/` relation, piece, uid of a segment    | id of the segment, its parts, its bitmap
+//! `checkpoint/piece/` relation, piece, uid of a segment    | id of the segment, its parts or its files, its bitmap
 //!
 //! A piece is `r` and the shard, or `s` and node, worker and table. All numbers in keys are big endian, ids and uids
 //! of eight bytes, others of four. One atomic batch takes the store from one manifest to the next;
@@ -16,9 +16,10 @@ use std::fmt;
 use bytes::Bytes;
 use freshet_types::{Epoch, RelationId};
 use serde::{Deserialize, Serialize};
-use slatedb::Db;
+use slatedb::DbReadOps;
 
 use super::file::PartRef;
+use super::tiered::ChunkRecord;
 use crate::StorageError;
 use crate::group_commit::Write;
 
@@ -60,8 +61,12 @@ pub(crate) type Piece = BTreeMap<u64, StoredSegment>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredSegment {
     pub id: u64,
-    /// Its rows, one part after the other.
+    /// Its rows, one part after the other; none if they lie in files of a tier.
     pub parts: Vec<RowsPart>,
+    /// Where its rows lie, if they are in files of a tier.
+    pub stored: Vec<ChunkRecord>,
+    /// When its last row was written.
+    pub written_ms: u64,
     /// Which of them live; `None` if all do.
     pub live: Option<PartRef>,
 }
@@ -74,7 +79,8 @@ pub(crate) struct RowsPart {
 
 impl StoredSegment {
     pub fn rows(&self) -> usize {
-        self.parts.iter().map(|part| part.rows).sum()
+        let in_parts = self.parts.iter().map(|part| part.rows);
+        in_parts.chain(self.stored.iter().map(|chunk| chunk.rows)).sum()
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &PartRef> {
@@ -103,7 +109,7 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    pub async fn load(db: &Db) -> Result<Self, StorageError> {
+    pub async fn load(db: &(impl DbReadOps + Sync)) -> Result<Self, StorageError> {
         let head = match db.get(HEAD).await? {
             None => None,
             Some(bytes) => Some(decode_head(&bytes)?),
@@ -183,6 +189,10 @@ struct SegmentRecord {
     /// Rows, file, offset, length, checksum.
     parts: Vec<(usize, u64, u64, u64, u64)>,
     live: Option<(u64, u64, u64, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    stored: Vec<ChunkRecord>,
+    #[serde(default)]
+    written_ms: u64,
 }
 
 impl From<&StoredSegment> for SegmentRecord {
@@ -192,7 +202,8 @@ impl From<&StoredSegment> for SegmentRecord {
             (*rows, file, offset, length, checksum)
         });
         let live = segment.live.map(|PartRef { file, offset, length, checksum }| (file, offset, length, checksum));
-        Self { id: segment.id, parts: parts.collect(), live }
+        let StoredSegment { id, stored, written_ms, .. } = segment.clone();
+        Self { id, parts: parts.collect(), live, stored, written_ms }
     }
 }
 
@@ -203,7 +214,8 @@ impl From<SegmentRecord> for StoredSegment {
             part: PartRef { file, offset, length, checksum },
         });
         let live = record.live.map(|(file, offset, length, checksum)| PartRef { file, offset, length, checksum });
-        Self { id: record.id, parts: parts.collect(), live }
+        let SegmentRecord { id, stored, written_ms, .. } = record;
+        Self { id, parts: parts.collect(), live, stored, written_ms }
     }
 }
 
@@ -222,7 +234,8 @@ fn decode_head(bytes: &[u8]) -> Result<Head, StorageError> {
     // The version first: what another one says of the rest may have another form.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if value["version"] != VERSION {
-        return Err(damaged(format!("it has version {}, this server knows {VERSION}", value["version"])));
+        let (name, found) = (format!("the record {HEAD}"), value["version"].to_string());
+        return Err(StorageError::UnknownVersion { name, found, known: VERSION });
     }
     let record: HeadRecord = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
     Ok(Head { epoch: record.epoch, number: record.number, meta: record.meta })
@@ -293,7 +306,7 @@ mod tests {
         let error = decode_head(br#"{"version":2,"other":true}"#).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the stored record checkpoint/head is damaged: it has version 2, this server knows 1"
+            "the record checkpoint/head has format version 2, and this server knows 1: another version of Freshet wrote it"
         );
     }
 }

@@ -151,7 +151,7 @@ impl Recovered {
 
 /// The segment with the schema of its collection, which has the same types.
 fn with_schema(segment: Segment, id: PieceId, description: &CollectionDescription) -> Result<Segment, StorageError> {
-    let typed = segment.map_rows(|rows| {
+    let typed = segment.with_schema(&description.schema).map_rows(|rows| {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         RecordBatch::try_new_with_options(description.schema.clone(), rows.columns().to_vec(), &options)
     });
@@ -172,7 +172,10 @@ fn spread(logs: Vec<RowLog>, shards: usize, shard_of: ShardOf<'_>) -> Result<Vec
                 places[shard].push(row);
             }
             for (log, places) in spread.iter_mut().zip(places).filter(|(_, places)| !places.is_empty()) {
-                log.append(&take_rows(&rows, &UInt32Array::from(places))?)?;
+                let runs = log.append(&take_rows(&rows, &UInt32Array::from(places))?)?;
+                if let Some((first, _)) = runs.first() {
+                    log.written(first.segment(), segment.written_ms);
+                }
             }
         }
     }

@@ -40,9 +40,9 @@ impl Collection {
         shards: Vec<RowLog>,
         epoch: Epoch,
     ) -> Result<Arc<Self>, CollectionError> {
-        let identity = Identity::new(&description)?;
+        let identity = Arc::new(Identity::new(&description)?);
         let count = shards.len();
-        let filed = (!description.append_only).then_some(&identity);
+        let filed = (!description.append_only).then_some(&*identity);
         let shards = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 shards.into_iter().map(|rows| scope.spawn(move || Shard::restored(rows, epoch, filed))).collect();
@@ -58,6 +58,7 @@ impl Collection {
             progress: Arc::new(Mutex::new(Progress::starting_at(epoch, count))),
             upper: watch::Sender::new(epoch),
             has_writer: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            is_moving: (0..count).map(|_| AtomicBool::new(false)).collect(),
             description,
         };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))

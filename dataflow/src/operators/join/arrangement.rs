@@ -399,12 +399,7 @@ impl Arrangement {
     }
 
     /// Takes in saved rows, in parts of which no more are in memory at a time than there is room for.
-    pub fn restore(
-        &mut self,
-        saved: &[StateRows],
-        telling: Telling,
-        room: Option<&Room>,
-    ) -> Result<(), OperatorError> {
+    pub fn restore(&mut self, saved: &[StateRows], telling: Telling, room: Option<&Room>) -> Result<(), OperatorError> {
         let width = self.schema.fields().len();
         for StateRows { ids, rows } in saved {
             let weights = rows.column(width).as_primitive::<Int64Type>().values();

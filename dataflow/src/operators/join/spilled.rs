@@ -11,8 +11,8 @@ use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use freshet_storage::spill::{Found, FoundBy, Layout, NewRows, Place, SpillError, SpillFolder, SpilledRows, Wanted};
 use freshet_storage::spill::sorted_order;
+use freshet_storage::spill::{Found, FoundBy, Layout, NewRows, Place, SpillError, SpillFolder, SpilledRows, Wanted};
 use freshet_types::{Delta, KeyEncoder, Keys};
 
 use super::arrangement::{Give, Matches};

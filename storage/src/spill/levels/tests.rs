@@ -64,7 +64,8 @@ fn find(rows: &SpilledRows, wanted: &mut [(Wanted, u32)]) -> Vec<(u32, u32, i64,
 
 fn check_keys(rows: &SpilledRows, model: &Model, random: &mut StdRng) {
     let keys: Vec<i64> = (0..20).map(|_| random.random_range(0..550)).collect();
-    let mut wanted: Vec<_> = (0..).zip(&keys).map(|(tag, key)| (Wanted { hash: hash_int(*key), content: None }, tag)).collect();
+    let mut wanted: Vec<_> =
+        (0..).zip(&keys).map(|(tag, key)| (Wanted { hash: hash_int(*key), content: None }, tag)).collect();
     let mut expected = Vec::new();
     for (tag, key) in (0_u32..).zip(&keys) {
         let equal = model.iter().filter(|(_, row)| row.0 == *key);
