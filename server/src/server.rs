@@ -131,7 +131,8 @@ pub struct Running {
     stop_coordinator: CancellationToken,
     checkpointer: tokio::task::JoinHandle<()>,
     stop_checkpointer: CancellationToken,
-    fence: tokio::task::JoinHandle<()>,
+    /// What ends with the server at once.
+    watchers: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Running {
@@ -185,8 +186,10 @@ impl Running {
         router.connect(&server);
         let cache_bytes = CacheBytes::of(server.config.memory_bytes / TIER_CACHE_SHARE);
         server.store.tiers().set_cache_bytes(cache_bytes);
-        let fence = task::spawn("fence", cancel.clone(), stop_when_fenced(server.clone()));
-        task::spawn("memory", cancel.clone(), memory::watch(server.clone()));
+        let mut watchers = vec![
+            task::spawn("memory", cancel.clone(), memory::watch(server.clone())),
+            task::spawn("fence", cancel.clone(), stop_when_fenced(server.clone())),
+        ];
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -205,9 +208,9 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
-        task::spawn("tiers", cancel.clone(), tiers::run(server.clone()));
-        task::spawn("iceberg", cancel, iceberg::run(server.clone()));
-        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, fence })
+        watchers.push(task::spawn("tiers", cancel.clone(), tiers::run(server.clone())));
+        watchers.push(task::spawn("iceberg", cancel, iceberg::run(server.clone())));
+        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, watchers })
     }
 
     /// Ends what runs and closes the store. What was acknowledged is durable already.
@@ -218,7 +221,9 @@ impl Running {
         self.server.cancel.cancel();
         self.stop_checkpointer.cancel();
         // The tasks report their own failures.
-        let _ = self.fence.await;
+        for watcher in self.watchers {
+            let _ = watcher.await;
+        }
         let _ = self.checkpointer.await;
         self.stop_coordinator.cancel();
         let _ = self.coordinator.await;

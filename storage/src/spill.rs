@@ -71,7 +71,8 @@ impl SpillFolder {
 
     fn create(self: &Arc<Self>) -> io::Result<SpillFile> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.path.join(format!("{number:012}.arrow"));
+        // Another process that takes the folder over makes files of other names.
+        let path = self.path.join(format!("{}-{number:012}.arrow", std::process::id()));
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         Ok(SpillFile { file, path, bytes: 0, folder: self.clone() })
     }
