@@ -26,8 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measure Freshet
 ///
-/// Always with the release profile: `cargo run --release -p bench -- nexmark`. All but `nexmark` and `join-spill` need
-/// the server's binary (`cargo build --release`); `kafka`, `freshness` and `soak` need Apache Kafka (`cargo xtask kafka`).
+/// Always with the release profile: `cargo run --release -p bench -- nexmark`. All but `nexmark` and `join-spill` need the
+/// server's binary (`cargo build --release`); `kafka`, `freshness` and `soak` need Apache Kafka (`cargo xtask kafka`).
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {

@@ -37,6 +37,11 @@ const QUERY_MEMORY_PERCENT: u64 = 25;
 const STATE_MEMORY_PERCENT: u64 = 40;
 
 impl Config {
+    /// Where files are made that nobody needs after a restart: in the data folder, or beside the copies of a bucket.
+    pub fn local_folder(&self) -> &Path {
+        self.data.folder().unwrap_or(&self.cache.folder)
+    }
+
     /// What ad-hoc queries may use together.
     pub fn query_memory_bytes(&self) -> usize {
         usize::try_from(self.memory_bytes / 100 * QUERY_MEMORY_PERCENT).unwrap_or(usize::MAX)

@@ -71,6 +71,8 @@ pub enum Command {
     },
     /// The next checkpoint has to say something else of sinks than the last one.
     SinksChanged,
+    /// Rows lie elsewhere than the last checkpoint says.
+    TiersChanged,
     /// Begins to seal epochs: until then, what a restart brings back is put in its place at one epoch.
     Start,
     /// Seals an epoch and has the state of all complete views told at it, if anything changed since the last time.
@@ -356,7 +358,7 @@ impl Coordinator {
                 self.remove_view(view);
                 let _ = reply.send(());
             }
-            Command::SinksChanged => self.changed = true,
+            Command::SinksChanged | Command::TiersChanged => self.changed = true,
             Command::Start => self.started = true,
             Command::Checkpoint { wanted, reply } => {
                 let content = self.checkpoint(wanted);

@@ -15,6 +15,7 @@ pub mod delete;
 pub mod drop;
 pub mod explain;
 pub mod insert;
+pub mod move_tiers;
 pub mod prepare;
 pub mod rows;
 pub mod select;
@@ -68,6 +69,7 @@ pub async fn execute(
         Statement::Deallocate(name) => prepare::deallocate(session, name.as_deref()),
         Statement::Checkpoint => checkpoint::execute(session).await,
         Statement::Backup { to } => backup::execute(session, to).await,
+        Statement::MoveTiers(statement) => move_tiers::execute(session, statement).await,
     }
 }
 

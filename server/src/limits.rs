@@ -58,6 +58,18 @@ pub const RETRY_INTERVAL_S_MAX: u64 = 30;
 /// bound: it does. Kafka forgets after a week.
 pub const SINK_REMINDER_S: u64 = 12 * 60 * 60;
 
+/// Milliseconds between two looks at what should move between tiers or be deleted because of its age.
+pub const TIERS_INTERVAL_MS: u64 = 1_000;
+
+/// Rows that are deleted at once because of their age. At the bound: the rest follows in an epoch of its own.
+pub const EXPIRED_ROWS_MAX: usize = 64 * 1024;
+
+/// The share of the memory, one in so many, for the rows of tables and views. At the bound: the coldest leave memory.
+pub const COLLECTIONS_MEMORY_SHARE: u64 = 2;
+
+/// The share of the memory, one in so many, for what was read of files of tiers: footers, remote blocks, hashes of keys.
+pub const TIER_CACHE_SHARE: u64 = 16;
+
 /// Checkpoints that `freshet_catalog.checkpoints` shows. At the bound: the oldest is forgotten.
 pub const CHECKPOINTS_REMEMBERED: usize = 100;
 
@@ -76,3 +88,12 @@ pub const HTTP_CONNECTIONS_MAX: usize = 256;
 
 /// How long a connection to the HTTP port lives, in seconds. At the bound: it is closed.
 pub const HTTP_CONNECTION_S_MAX: u64 = 30;
+
+/// How often to look whether an Iceberg table is to be published.
+pub const ICEBERG_INTERVAL_MS: u64 = 1_000;
+
+/// How long rows that are deleted of files in an Iceberg table may still be seen there.
+pub const ICEBERG_DELETES_S_MAX: u64 = 60;
+
+/// How long files stay that have left an Iceberg table.
+pub const ICEBERG_FILES_KEPT_S: u64 = 600;

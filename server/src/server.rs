@@ -18,6 +18,7 @@ use freshet_dataflow::{Engine, EngineConfig, Event, RowError, StateBudget};
 use freshet_planner::Planner;
 use freshet_storage::Store;
 use freshet_storage::spill::SpillFolder;
+use freshet_storage::tiers::CacheBytes;
 use freshet_types::{Clock, RelationId, SqlError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -26,12 +27,12 @@ use tracing::{error, info, warn};
 
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
-use crate::limits::QUERY_SPILL_BYTES_MAX;
-use crate::memory::{self, Memory};
-
 use crate::coordinator::{Coordinator, CoordinatorHandle, Heard, Stopped, Wanted};
+use crate::limits::{QUERY_SPILL_BYTES_MAX, TIER_CACHE_SHARE};
+use crate::memory::{self, Memory};
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
-use crate::pipeline::view_failure;
+use crate::pipeline::iceberg::IcebergTables;
+use crate::pipeline::{iceberg, tiers, view_failure};
 use crate::query::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::session::settings::Settings;
@@ -55,6 +56,10 @@ pub struct Server {
     /// Where to ask for a checkpoint, and what became of the last ones.
     pub checkpoint_requests: mpsc::Sender<CheckpointRequest>,
     pub checkpoint_reports: CheckpointReports,
+    /// What of the cold tier is published, and what should be.
+    pub iceberg: IcebergTables,
+    /// Held by whoever moves rows between tiers.
+    pub tiers_lock: tokio::sync::Mutex<()>,
     /// Tells the coordinator of views that have failed.
     pub view_failures: mpsc::UnboundedSender<RelationId>,
     pub memory: Memory,
@@ -143,9 +148,9 @@ impl Running {
         let (checkpoint_requests, requests) = mpsc::channel(16);
         let router = EventRouter::default();
         let on_event = router.clone();
-        // With a bucket, the local disk is where its cache is.
-        let data = config.data.folder().unwrap_or(&config.cache.folder).to_owned();
-        let spill = SpillFolder::open(&data.join("state-spill")).context("cannot empty the folder of spilled state")?;
+        let local = config.local_folder();
+        let spill =
+            SpillFolder::open(&local.join("state-spill")).context("cannot empty the folder of spilled state")?;
         let state = StateBudget { bytes_max: config.state_memory_bytes(), folder: Some(spill) };
         let engine_config = EngineConfig { workers: config.workers, track_state: true, state };
         let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &cut)))
@@ -157,7 +162,7 @@ impl Running {
         let (coordinator, inbox, handle) =
             Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, heard, readers);
 
-        let query_state = query_state(&config, &data.join("query-spill"))?;
+        let query_state = query_state(&config, &local.join("query-spill"))?;
         let server = Arc::new(Server {
             clock,
             catalog: Catalog::default(),
@@ -170,6 +175,8 @@ impl Running {
             query_state,
             checkpoint_requests,
             checkpoint_reports: CheckpointReports::default(),
+            iceberg: IcebergTables::default(),
+            tiers_lock: tokio::sync::Mutex::default(),
             view_failures,
             memory,
             cancel: cancel.clone(),
@@ -177,8 +184,10 @@ impl Running {
             config,
         });
         router.connect(&server);
+        let cache_bytes = CacheBytes::of(server.config.memory_bytes / TIER_CACHE_SHARE);
+        server.store.tiers().set_cache_bytes(cache_bytes);
+        let fence = task::spawn("fence", cancel.clone(), stop_when_fenced(server.clone()));
         let memory = task::spawn("memory", cancel.clone(), memory::watch(server.clone()));
-        let fence = task::spawn("fence", cancel, stop_when_fenced(server.clone()));
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -197,6 +206,8 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
+        task::spawn("tiers", cancel.clone(), tiers::run(server.clone()));
+        task::spawn("iceberg", cancel, iceberg::run(server.clone()));
         Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, fence, memory })
     }
 

@@ -10,6 +10,7 @@
 //! | source_status      | a partition of a source; state, records and errors are the whole source's   |
 //! | sink_status        | a sink: state, last epoch sent, what waits, records, last error             |
 //! | checkpoints        | a recent checkpoint: epoch, duration, bytes, or why there was none          |
+//! | tiers              | a tier of a table or materialized view: rows, bytes, files, oldest and newest |
 //! | settings           | a setting of the server                                                     |
 
 use std::collections::HashMap;
@@ -51,12 +52,15 @@ impl StatusRelations for Status<'_> {
             "source_status" => self.source_status(),
             "sink_status" => self.sink_status(),
             "checkpoints" => self.checkpoints(),
+            "tiers" => tiers::relation(self.server),
             "settings" => self.settings(),
             _ => return None,
         };
         Some(relation(columns))
     }
 }
+
+mod tiers;
 
 type Column = (&'static str, ArrayRef);
 

@@ -9,7 +9,6 @@
 //! * A [`Location`] says where: a folder, or a prefix in a bucket.
 //! * [`Checkpoints`](checkpoint::Checkpoints) make collections, and what operators remember, durable at one epoch, and
 //!   bring them back after a restart. With each they put into the [`outbox`] of a sink what it has to send.
-//!
 //! * [`SpilledRows`](spill::SpilledRows) are rows of operator state for which memory has no room.
 //!
 //! Collections live in memory, except for what has moved to the files of the warm and cold [`tiers`]. What came after

@@ -397,6 +397,7 @@ fn a_name_has_at_least_one_letter() {
 fn other_statements_are_refused_by_name() {
     for (sql, expected) in [
         ("LISTEN v", "0A000: LISTEN is not supported yet"),
+        ("ALTER TABLE t MOVE TIERS now", "42601: syntax error at or near \"now\" at 26"),
         ("ALTER TABLE t ADD COLUMN a INT", "0A000: ALTER TABLE is not supported yet"),
         ("TRUNCATE t", "0A000: TRUNCATE is not supported yet"),
         ("SELECT 1 INTO t", "0A000: SELECT INTO is not supported yet"),

@@ -5,6 +5,7 @@ use freshet_planner::Options;
 use freshet_types::{SqlError, SqlState};
 
 use crate::config::Memory;
+use crate::pipeline::tiers;
 
 /// Below this, no batch would fit.
 const MEMORY_BYTES_MIN: u64 = 64 << 10;
@@ -17,7 +18,7 @@ pub struct ViewOptions {
 }
 
 impl ViewOptions {
-    /// Options for what does not exist yet are refused rather than ignored.
+    /// Options for what does not exist yet are refused rather than ignored. Those of [`tiers`] are looked at there.
     ///
     /// # Errors
     /// If there is no such option, or a value has no sense.
@@ -28,13 +29,16 @@ impl ViewOptions {
                 "background" => parsed.background = background(value)?,
                 "memory" => parsed.budget.bytes_max = Some(memory(value)?),
                 "on_limit" => parsed.budget.on_limit = on_limit(value)?,
-                "retain" | "hot" | "warm" | "cold" | "history" | "on_error" => {
+                name if tiers::OPTIONS.contains(&name) => {}
+                "history" | "on_error" => {
                     return Err(SqlError::unsupported(format!("option \"{name}\" of a view is not supported yet")));
                 }
                 other => {
                     let message = format!("unknown option \"{other}\" of a materialized view");
-                    return Err(SqlError::new(SqlState::InvalidParameterValue, message)
-                        .with_hint("a materialized view has the options \"background\", \"memory\" and \"on_limit\""));
+                    return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint(format!(
+                        "the options of a materialized view are background, memory, on_limit, {}",
+                        tiers::OPTIONS.join(", ")
+                    )));
                 }
             }
         }

@@ -19,6 +19,7 @@ use crate::catalog::{CatalogState, MaterializedViewObject, Object, SourceObject,
 use crate::execute::view_options::ViewOptions;
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
+use crate::pipeline::tiers::TierSettings;
 use crate::pipeline::view_status::ViewStatus;
 use crate::server::Server;
 
@@ -51,7 +52,9 @@ pub fn table(
         Some(collection) => collection,
         None => Collection::new(table_description(create), 1).map_err(collection_error)?,
     };
+    let tiers = TierSettings::new(&create.definition.options, &create.definition.schema(), None)?;
     Ok(TableObject {
+        tiers,
         definition: create.definition.clone(),
         rules: server.planner.table_rules(&create.definition)?,
         schema: create.definition.schema(),
@@ -84,8 +87,15 @@ pub fn materialized_view(
     let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
     let description = view_description(&create.name.name, &plan);
     let budget = ViewOptions::parse(&create.options)?.budget;
+    let watermark = plan.node.properties.watermarks.first().copied();
+    let tiers = TierSettings::new(&create.options, &plan.schema, watermark)?;
+    if create.options.get("retain").is_some() {
+        return Err(SqlError::unsupported("option \"retain\" of a materialized view is not supported yet")
+            .with_hint("set it on the tables that the view reads: what expires there leaves the view too"));
+    }
     Ok(MaterializedViewObject {
         budget,
+        tiers,
         query: create.query.clone(),
         reads,
         collection: Collection::new(description, server.config.workers).map_err(collection_error)?,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use freshet_types::{Delta, Epoch, RelationId};
 
@@ -22,6 +23,7 @@ use crate::backup::BackupSource;
 use crate::collection::restore::SegmentAt;
 use crate::collection::{Collection, CollectionError};
 use crate::group_commit::{GroupCommit, Write};
+use crate::iceberg::ColdRows;
 use crate::{StorageError, Store, WalKey, outbox};
 
 /// Makes checkpoints, one after the other. One a store.
@@ -238,6 +240,11 @@ impl Checkpoint<'_> {
     pub fn collection(&mut self, relation: RelationId, collection: &Collection) -> Result<(), CollectionError> {
         self.collections.insert(relation, collection.segments_at(self.epoch)?);
         Ok(())
+    }
+
+    /// What the cold tier has of a relation that was handed in. It counts once the checkpoint is durable.
+    pub fn cold_rows(&self, relation: RelationId, schema: SchemaRef) -> Option<ColdRows> {
+        Some(ColdRows::new(schema, self.collections.get(&relation)?))
     }
 
     /// Takes what has changed in a state table. It is not lost if the checkpoint fails: a later one has it.

@@ -5,7 +5,7 @@
 //!
 //! A merge goes by ranges of hashes, a step at a time, so that nobody waits for a large one: rows below its bound are
 //! found in its output, others in its inputs. A deletion marks the row where it is found, so a merge never
-//! has to be told of it (I-14).
+//! has to be told of it (I-15).
 
 use std::sync::Arc;
 
