@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use freshet_connectors::Offsets;
+use freshet_dataflow::ViewBudget;
 use freshet_planner::plan::Properties;
 use freshet_planner::{ObjectName, Query, SourceDeclaration, TableDefinition, TableRules, ViewPlan};
 use freshet_storage::collection::Collection;
@@ -108,6 +109,8 @@ pub struct MaterializedViewObject {
     pub collection: Arc<Collection>,
     pub tiers: Option<TierSettings>,
     pub status: Mutex<ViewStatus>,
+    /// What its state may hold in memory.
+    pub budget: ViewBudget,
     /// Triggered when the view fails or is dropped.
     pub running: CancellationToken,
 }

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, LogFormat, Memory, Settings, parse_interval};
+use crate::{backup, demo, restore, serve};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,6 +62,23 @@ pub enum Command {
         #[arg(long, value_name = "DIR|URL")]
         from: String,
     },
+}
+
+impl Command {
+    /// Does what is asked for until it is done or `shutdown` is triggered.
+    ///
+    /// # Errors
+    /// Why it could not be done.
+    pub async fn run(self, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+        // A server stops in order; what a copy has so far is of no use.
+        let copied = match self {
+            Self::Serve => return serve(config, shutdown).await,
+            Self::Demo => return demo::run(config, shutdown).await,
+            Self::Backup { to, server } => shutdown.run_until_cancelled(backup::run(&to, &server)).await,
+            Self::Restore { from } => shutdown.run_until_cancelled(restore::run(&from, &config.data)).await,
+        };
+        copied.unwrap_or_else(|| bail!("interrupted: delete what has been copied so far"))
+    }
 }
 
 #[derive(Debug, Args)]

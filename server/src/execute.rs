@@ -24,6 +24,7 @@ pub mod show;
 pub mod subscribe;
 pub mod transaction;
 pub mod update;
+pub mod view_options;
 pub mod write;
 
 use arrow::datatypes::DataType;

@@ -31,6 +31,20 @@ pub const OFFSET_HISTORY_MS: u64 = 15_000;
 /// Batches that a query computes ahead of its client. At the bound: the query waits.
 pub const QUERY_BATCHES_AHEAD_MAX: usize = 2;
 
+/// Bytes that all queries may keep on the disk because they do not fit into memory. At the bound: the query fails with
+/// SQLSTATE 53100.
+pub const QUERY_SPILL_BYTES_MAX: u64 = 64 << 30;
+
+/// Bytes on their way to the operators beyond which hydration waits; less if the server has little memory.
+pub const HYDRATION_QUEUE_BYTES_MAX: u64 = 64 << 20;
+
+/// How often the server looks at its memory, in milliseconds.
+pub const MEMORY_INTERVAL_MS: u64 = 200;
+
+/// How long no epoch is sealed because memory is short, in milliseconds. At the bound: the view that has grown most is
+/// paused.
+pub const MEMORY_SHORTAGE_MS_MAX: u64 = 5_000;
+
 /// How long CREATE SOURCE and CREATE SINK wait for the outside, in seconds. At the bound: an error, and nothing is created.
 pub const CONNECT_TIMEOUT_S: u64 = 10;
 

@@ -14,6 +14,7 @@ mod commit;
 mod file;
 mod garbage;
 mod manifest;
+mod places;
 mod recover;
 mod segments;
 mod state_log;

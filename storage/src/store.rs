@@ -229,7 +229,6 @@ impl Store {
         Ok(opening << SEQUENCE_BITS)
     }
 
-    /// Where rows lie that are not in memory any more.
     /// The table that other programs find in a folder of the cold tier, as [`Store::cold_folders`] names it.
     pub fn iceberg_table(&self, folder: &str) -> Result<IcebergTable, StorageError> {
         let within = Path::parse(format!("{COLD}/{folder}")).map_err(object_store::Error::from)?;
@@ -246,6 +245,7 @@ impl Store {
         Ok(found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
     }
 
+    /// Where rows lie that are not in memory any more.
     pub fn tiers(&self) -> &Arc<Tiers> {
         self.files.tiers()
     }

@@ -174,6 +174,7 @@ impl Checkpointer {
         if made.is_ok() {
             self.wanted = Wanted::IfChanged;
         }
+        self.server.memory.set_checkpoint_bytes(self.checkpoints.memory_bytes() as u64);
         let duration = started.elapsed();
         metrics::histogram!("freshet_checkpoint_seconds").record(duration.as_secs_f64());
         match &made {

@@ -118,16 +118,18 @@ async fn view_upper(
 }
 
 fn stale(name: &str, failure: &ViewFailure, upper: Epoch, alone: bool) -> Result<(Epoch, Option<SqlError>), SqlError> {
-    let told =
-        SqlError::new(SqlState::ObjectNotInPrerequisiteState, format!("materialized view \"{name}\" has failed"))
-            .with_detail(failure.error());
+    let told = SqlError::new(
+        SqlState::ObjectNotInPrerequisiteState,
+        format!("materialized view \"{name}\" {}", failure.verdict()),
+    )
+    .with_detail(failure.error());
     if upper == Epoch::ZERO {
         return Err(told.with_hint(format!("it never became complete; {}", failure.hint())));
     }
     if !alone {
         return Err(told.with_hint(format!("read it alone, or {}", failure.hint())));
     }
-    let message = format!("materialized view \"{name}\" is stale: it failed at epoch {}", failure.since);
+    let message = format!("materialized view \"{name}\" is stale: {} at epoch {}", failure.event(), failure.since);
     Ok((upper, Some(SqlError { message, ..told })))
 }
 

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, SourceObject, TableObject, ViewObject};
+use crate::execute::view_options::ViewOptions;
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
 use crate::pipeline::tiers::TierSettings;
@@ -85,6 +86,7 @@ pub fn materialized_view(
     let plan = server.planner.plan_view(&create.query, &create.columns, names)?;
     let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
     let description = view_description(&create.name.name, &plan);
+    let budget = ViewOptions::parse(&create.options)?.budget;
     let watermark = plan.node.properties.watermarks.first().copied();
     let tiers = TierSettings::new(&create.options, &plan.schema, watermark)?;
     if create.options.get("retain").is_some() {
@@ -92,6 +94,7 @@ pub fn materialized_view(
             .with_hint("set it on the tables that the view reads: what expires there leaves the view too"));
     }
     Ok(MaterializedViewObject {
+        budget,
         tiers,
         query: create.query.clone(),
         reads,

@@ -14,6 +14,15 @@ const OBJECTS: &str = "
     CREATE MATERIALIZED VIEW sums AS SELECT id % 7 AS g, count(*) AS n, sum(other) AS s FROM t GROUP BY id % 7;
     CREATE MATERIALIZED VIEW joined AS SELECT t.id, u.other FROM t JOIN u ON t.id = u.id";
 
+/// Rows in files, some of them warm and some cold.
+const TIERED: &str = "
+    CREATE TABLE tiered (id INT PRIMARY KEY, ts TIMESTAMP)
+      WITH (hot = '0s', warm = '36500 days', cold = '100000 days', time_column = 'ts');
+    INSERT INTO tiered SELECT n::INT, TIMESTAMP '1900-01-01' + n * INTERVAL '1 day' FROM generate_series(1, 50) AS s(n);
+    ALTER TABLE tiered MOVE TIERS;
+    INSERT INTO tiered SELECT n::INT, TIMESTAMP '2020-01-01' + n * INTERVAL '1 day' FROM generate_series(51, 100) AS s(n);
+    ALTER TABLE tiered MOVE TIERS";
+
 /// Runs `freshet` with arguments, without blocking the test.
 async fn freshet(arguments: &[&str], environment: &[(String, String)]) -> Result<Output> {
     let mut command = Command::new(binary()?);
@@ -52,6 +61,9 @@ async fn look(server: &Server) -> Result<(usize, usize)> {
     ensure!(client.value("SELECT count(*) FROM t WHERE other <> id").await? == "0");
     ensure!(client.value("SELECT coalesce(max(id), -1) + 1 FROM t").await? == t.to_string(), "there are gaps");
     ensure!(client.value("SELECT count(*) FROM joined").await? == u.to_string());
+    ensure!(client.rows("SELECT count(*), sum(id), count(ts) FROM tiered").await? == [["100", "5050", "100"]]);
+    let tiers = client.value("SELECT count(*) FROM freshet_catalog.tiers WHERE relation = 'tiered' AND rows > 0");
+    ensure!(tiers.await? == "2");
     Ok((t, u))
 }
 
@@ -61,6 +73,7 @@ async fn back_up_and_restore(config: ServerConfig, places: [(String, String); 2]
     let mut server = Server::start_with(config.clone()).await?;
     let client = server.connect().await?;
     client.run(OBJECTS).await?;
+    client.run(TIERED).await?;
     let address = server.postgres().to_string();
     let over = Cell::new(false);
     let writer = server.connect().await?;

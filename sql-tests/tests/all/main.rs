@@ -13,6 +13,7 @@ mod generators;
 mod http;
 mod iceberg;
 mod kafka;
+mod memory;
 mod object_store;
 mod protocol;
 mod psql;
