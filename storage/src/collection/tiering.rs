@@ -22,7 +22,7 @@ use freshet_types::delta::take_rows;
 use super::history::Deleted;
 use super::limits::{MOVED_SEGMENTS_MAX, SEGMENT_ROWS_MAX, SMALL_SEGMENTS_MAX};
 use super::rows::RowLog;
-use super::segment::{LiveRows, Position, Segment};
+use super::segment::{Body, Chunk, LiveRows, Position, Segment};
 use super::shard::Shard;
 use super::{Collection, CollectionError, Inner, Snapshot};
 use crate::StorageError;
@@ -189,9 +189,9 @@ impl Snapshot {
                     continue;
                 }
                 for (index, chunk) in segment.chunks().iter().enumerate() {
-                    let is_newer =
-                        chunk.stored().is_some_and(|stored| stored.times.is_none_or(|(first, _)| first >= before));
-                    if time_column.is_some() && is_newer {
+                    if let Some(column) = time_column
+                        && first_time(chunk, column)?.is_none_or(|first| first >= before)
+                    {
                         continue;
                     }
                     let Some(rows) = segment.live_batch(index, end, None) else { continue };
@@ -208,6 +208,15 @@ impl Snapshot {
         }
         Ok(concat_batches(self.schema(), &found)?)
     }
+}
+
+/// The least time in a chunk, of rows that live or do not.
+fn first_time(chunk: &Chunk, column: usize) -> Result<Option<i64>, ArrowError> {
+    let times = match &chunk.body {
+        Body::Memory { rows, .. } => bounds(&times_of(rows, column)?),
+        Body::Stored(stored) => stored.times,
+    };
+    Ok(times.map(|(first, _)| first))
 }
 
 /// The times of rows in microseconds.
