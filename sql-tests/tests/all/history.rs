@@ -47,7 +47,7 @@ impl Versions {
         for round in rounds {
             let id = 10 * round;
             let change = match round % 4 {
-                0 => format!("INSERT INTO t SELECT n::INT, 'g' || n % 3 FROM generate_series({id}, {id} + 9) AS s(n)"),
+                0 => format!("INSERT INTO t SELECT n::INT, 'g' || n % 3 FROM generate_series({id}, {}) AS s(n)", id + 9),
                 1 => format!("UPDATE t SET g = 'round {round}' WHERE id % 5 = {}", round % 5),
                 2 => format!("DELETE FROM t WHERE id % 7 = {}", round % 7),
                 _ => format!("INSERT INTO t VALUES ({id}, NULL)"),
