@@ -14,6 +14,7 @@ mod nexmark;
 mod point_select;
 mod process;
 mod queries;
+mod soak;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -25,7 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measure Freshet
 ///
 /// Always with the release profile: `cargo run --release -p bench -- nexmark`. All but `nexmark` need the server's
-/// binary (`cargo build --release`); `kafka` and `freshness` need Apache Kafka (`cargo xtask kafka`).
+/// binary (`cargo build --release`); `kafka`, `freshness` and `soak` need Apache Kafka (`cargo xtask kafka`).
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -45,6 +46,8 @@ enum Benchmark {
     PointSelect(point_select::Arguments),
     /// Start time, and what a server costs that has nothing to do
     Idle(idle::Arguments),
+    /// A steady load for 20 minutes: memory, files and lag as they go
+    Soak(soak::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
             Benchmark::Freshness(arguments) => freshness::run(&arguments).await,
             Benchmark::PointSelect(arguments) => point_select::run(&arguments).await,
             Benchmark::Idle(arguments) => idle::run(&arguments).await,
+            Benchmark::Soak(arguments) => soak::run(&arguments).await,
         }
     })
 }

@@ -54,6 +54,10 @@ pub enum Statement {
     Deallocate(Option<String>),
 
     Checkpoint,
+    /// `BACKUP TO 'folder or URL'`
+    Backup {
+        to: String,
+    },
 }
 
 /// A possibly qualified name of a relation.
@@ -456,6 +460,7 @@ impl Statement {
             Self::Deallocate(None) => "DEALLOCATE ALL",
             Self::Deallocate(Some(_)) => "DEALLOCATE",
             Self::Checkpoint => "CHECKPOINT",
+            Self::Backup { .. } => "BACKUP",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What each statement does: one file a statement.
 
+pub mod backup;
 pub mod checkpoint;
 pub mod comment;
 pub mod copy;
@@ -65,6 +66,7 @@ pub async fn execute(
         Statement::Execute(execute) => prepare::execute(session, execute).await,
         Statement::Deallocate(name) => prepare::deallocate(session, name.as_deref()),
         Statement::Checkpoint => checkpoint::execute(session).await,
+        Statement::Backup { to } => backup::execute(session, to).await,
     }
 }
 
@@ -100,6 +102,7 @@ pub fn describe(
         Statement::Show(show) => rows(show::describe(session, show)?),
         Statement::Fetch(fetch) => rows(cursor::describe(session, fetch)?),
         Statement::Execute(execute) => prepare::describe(session, execute),
+        Statement::Backup { .. } => rows(backup::schema()),
         _ => Ok(Description::default()),
     }
 }

@@ -6,7 +6,7 @@ mod recovery;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
@@ -56,12 +56,14 @@ pub struct Server {
     pub view_failures: mpsc::UnboundedSender<RelationId>,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
+    /// Whether another server has taken the data over.
+    pub fenced: AtomicBool,
 }
 
 /// Runs the server until `shutdown` is triggered.
 ///
 /// # Errors
-/// If an address is taken, or the data cannot be opened or read.
+/// If an address is taken, the data cannot be opened or read, or another server takes it over.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     serve_with(config, shutdown, |_| ()).await
 }
@@ -100,10 +102,11 @@ pub async fn serve_with(
     pg::serve(pg_listener, sessions, shutdown).await;
 
     ready.store(false, Ordering::Release);
-    running.stop().await?;
+    let stopped = running.stop().await;
     stop_http.cancel();
     // The task reports its own failures.
     let _ = http_task.await;
+    stopped?;
     info!("freshet has stopped");
     Ok(())
 }
@@ -119,14 +122,14 @@ pub struct Running {
     stop_coordinator: CancellationToken,
     checkpointer: tokio::task::JoinHandle<()>,
     stop_checkpointer: CancellationToken,
+    fence: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
     /// Opens the data, starts the engine, and brings all objects back.
     pub async fn start(config: Config, cancel: CancellationToken) -> anyhow::Result<Self> {
         let clock = Clock::System;
-        let store =
-            Store::open(&config.data).await.with_context(|| format!("cannot open the data at {}", config.data))?;
+        let store = Store::open_at(&config.data, Some(&config.cache)).await?;
         let loaded = recovery::load(&store, &clock).await?;
 
         let (view_failures, failures) = mpsc::unbounded_channel();
@@ -159,9 +162,11 @@ impl Running {
             checkpoint_reports: CheckpointReports::default(),
             view_failures,
             cancel: cancel.clone(),
+            fenced: AtomicBool::new(false),
             config,
         });
         router.connect(&server);
+        let fence = task::spawn("fence", cancel, stop_when_fenced(server.clone()));
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -180,17 +185,24 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
-        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer })
+        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, fence })
     }
 
     /// Ends what runs and closes the store. What was acknowledged is durable already.
+    ///
+    /// # Errors
+    /// If the store cannot be closed, or belongs to another server by now.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.server.cancel.cancel();
         self.stop_checkpointer.cancel();
         // The tasks report their own failures.
+        let _ = self.fence.await;
         let _ = self.checkpointer.await;
         self.stop_coordinator.cancel();
         let _ = self.coordinator.await;
+        if self.server.fenced.load(Ordering::Acquire) {
+            bail!("another server has opened {}; this one has stopped", self.server.config.data);
+        }
         self.server.store.close().await.context("cannot close the store")?;
         match Arc::into_inner(self.server).and_then(|server| Arc::into_inner(server.engine)) {
             Some(engine) => engine.shutdown(),
@@ -198,6 +210,14 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// Stops a server whose data another one has opened: it could neither keep nor tell anything that counts.
+async fn stop_when_fenced(server: Arc<Server>) {
+    server.store.fenced().await;
+    error!("another server has opened {}: stopping", server.config.data);
+    server.fenced.store(true, Ordering::Release);
+    server.cancel.cancel();
 }
 
 fn query_state(config: &Config) -> anyhow::Result<SessionState> {

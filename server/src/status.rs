@@ -236,7 +236,9 @@ impl Status<'_> {
     fn settings(&self) -> Vec<Column> {
         let config = &self.server.config;
         let settings = [
-            ("data", config.data.clone()),
+            ("data", config.data.to_string()),
+            ("cache", config.cache.folder.display().to_string()),
+            ("cache_bytes", config.cache.bytes_max.to_string()),
             ("listen", config.listen.clone()),
             ("http", config.http.clone()),
             ("workers", config.workers.to_string()),

@@ -5,6 +5,7 @@
 //! * [`slt`] runs the `.slt` files in all [`slt::Mode`]s, with [`oracle`] looking at every materialized view after
 //!   every statement;
 //! * [`kafka`] starts a real Apache Kafka broker;
+//! * [`s3`] starts a real S3 server, and [`proxy`] makes trouble between it and a server;
 //! * [`psql`] runs the real psql;
 //! * [`crash`] kills servers under load.
 //!
@@ -14,7 +15,9 @@ pub mod client;
 pub mod crash;
 pub mod kafka;
 pub mod oracle;
+pub mod proxy;
 pub mod psql;
+pub mod s3;
 pub mod server;
 pub mod slt;
 pub mod tiny;

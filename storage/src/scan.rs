@@ -2,7 +2,10 @@
 //!
 //! A scan reads only the columns asked for, batch by batch as they are consumed, so a LIMIT reads little. Conditions
 //! that give every key column a value turn the scan into a look-up through the key index. The
-//! number of rows is exact, so `count(*)` reads nothing.
+//! number of rows is exact, so `count(*)` reads nothing. Of rows in files, only those row groups and pages are
+//! [read](stored) of which the conditions may be true.
+
+mod stored;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,13 +16,15 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, ScalarValue, Statistics, exec_err, project_schema};
+use datafusion::common::{DFSchema, Result, ScalarValue, Statistics, exec_err, project_schema};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, StatisticsArgs,
@@ -27,16 +32,29 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 
 use crate::collection::Snapshot;
+use crate::tiers::{Predicate, Tier};
+use stored::TierMetrics;
 
 /// A snapshot of a collection as a table.
 #[derive(Debug, Clone)]
 pub struct SnapshotTable {
     snapshot: Snapshot,
+    has_stored: bool,
 }
 
 impl SnapshotTable {
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot }
+        Self { has_stored: snapshot.has_stored(), snapshot }
+    }
+
+    /// What files are asked of the filters. None of them has to be, so a filter that cannot be is left out.
+    fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Option<Arc<Predicate>> {
+        let schema = self.snapshot.schema();
+        let without_relation = |filter: &Expr| unnormalize_col(filter.clone());
+        let columns = DFSchema::try_from(schema.as_ref().clone()).ok()?;
+        let physical = |filter: &Expr| state.create_physical_expr(without_relation(filter), &columns).ok();
+        let condition = datafusion::physical_expr::conjunction(filters.iter().filter_map(physical));
+        Predicate::new(&condition, schema).map(Arc::new)
     }
 
     /// The index of the key column and the value that a condition `column = value` gives it.
@@ -91,19 +109,22 @@ impl TableProvider for SnapshotTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let keys = self.key_values(filters);
-        Ok(Arc::new(SnapshotExec::try_new(self.snapshot.clone(), projection.cloned(), keys, limit)?))
+        let predicate = if keys.is_none() && self.has_stored { self.predicate(state, filters) } else { None };
+        let scan = SnapshotExec::try_new(self.snapshot.clone(), projection.cloned(), keys, limit)?;
+        Ok(Arc::new(SnapshotExec { predicate, ..scan }))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         // A look-up may be given up for a scan, so the filter stays above it in any case.
         let support = |filter: &&Expr| match self.key_equality(filter) {
             Some(_) => TableProviderFilterPushDown::Inexact,
+            None if self.has_stored => TableProviderFilterPushDown::Inexact,
             None => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
@@ -121,7 +142,10 @@ struct SnapshotExec {
     projection: Option<Vec<usize>>,
     keys: Option<Vec<ArrayRef>>,
     limit: Option<usize>,
+    /// Rows in files of which it is not true may be left out.
+    predicate: Option<Arc<Predicate>>,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl SnapshotExec {
@@ -138,7 +162,8 @@ impl SnapshotExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Ok(Self { snapshot, projection, keys, limit, properties })
+        let metrics = ExecutionPlanMetricsSet::new();
+        Ok(Self { snapshot, projection, keys, limit, predicate: None, properties, metrics })
     }
 
     fn lookup(&self, keys: &[ArrayRef]) -> Result<RecordBatch> {
@@ -200,10 +225,22 @@ impl ExecutionPlan for SnapshotExec {
             let found = self.lookup(keys)?;
             return Ok(Box::pin(MemoryStream::try_new(vec![found], schema, None)?));
         }
-        let batches = self.snapshot.scan(self.projection.as_deref());
+        let in_memory = self.snapshot.scan_memory(self.projection.as_deref()).map(|rows| Ok(rows?));
+        let in_memory = futures::stream::iter(in_memory);
+        let parts = self.snapshot.stored();
+        let batches = if parts.is_empty() {
+            in_memory.boxed()
+        } else {
+            let (segments, bytes) = self.snapshot.memory_size();
+            let hot = TierMetrics::new(&self.metrics, Tier::Hot);
+            hot.segments_read.add(segments);
+            hot.bytes_read.add(bytes);
+            let (projection, predicate) = (self.projection.clone(), self.predicate.clone());
+            in_memory.chain(stored::read(parts, projection, predicate, &self.metrics, self.limit)).boxed()
+        };
         let mut missing = self.limit.unwrap_or(usize::MAX);
-        let batches = futures::stream::iter(batches).map(move |batch| {
-            let rows = batch?;
+        let batches = batches.map(move |batch| {
+            let rows: RecordBatch = batch?;
             let rows = rows.slice(0, rows.num_rows().min(missing));
             missing -= rows.num_rows();
             Ok(rows)
@@ -213,11 +250,16 @@ impl ExecutionPlan for SnapshotExec {
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.take_while(is_wanted))))
     }
 
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let limit = self.limit.unwrap_or(usize::MAX);
         let rows = match &self.keys {
             // A key has at most one row.
             Some(_) => Precision::Inexact(1),
+            None if self.predicate.is_some() => Precision::Inexact(self.snapshot.row_count().min(limit)),
             None => Precision::Exact(self.snapshot.row_count().min(limit)),
         };
         Ok(Arc::new(Statistics::new_unknown(&self.schema()).with_num_rows(rows)))
@@ -228,10 +270,11 @@ impl ExecutionPlan for SnapshotExec {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        let Self { snapshot, projection, keys, properties, .. } = self;
-        let (snapshot, projection, keys, properties) =
-            (snapshot.clone(), projection.clone(), keys.clone(), properties.clone());
-        Some(Arc::new(Self { snapshot, projection, keys, limit, properties }))
+        let Self { snapshot, projection, keys, predicate, properties, .. } = self;
+        let (snapshot, projection, keys) = (snapshot.clone(), projection.clone(), keys.clone());
+        let (predicate, properties) = (predicate.clone(), properties.clone());
+        let metrics = ExecutionPlanMetricsSet::new();
+        Some(Arc::new(Self { snapshot, projection, keys, limit, predicate, properties, metrics }))
     }
 }
 

@@ -90,6 +90,10 @@ fn statement(tokens: &mut Tokens) -> Result<Statement, SqlError> {
             tokens.advance();
             Ok(Statement::Checkpoint)
         }
+        "BACKUP" => {
+            tokens.expect("BACKUP TO")?;
+            Ok(Statement::Backup { to: tokens.string()? })
+        }
         _ => Err(unsupported::statement(tokens)),
     }
 }

@@ -406,6 +406,7 @@ fn other_statements_are_refused_by_name() {
         assert_eq!(shown(sql), expected, "{sql}");
     }
     assert_eq!(one("CHECKPOINT"), Statement::Checkpoint);
+    assert_eq!(one("BACKUP TO 's3://b/p'"), Statement::Backup { to: "s3://b/p".to_owned() });
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Makes checkpoints: every second or so if anything changed, when asked, and at the end.
+//! Makes checkpoints: every second or so if anything changed, when asked, before a backup, and at the end.
 //!
 //! The coordinator says which epoch, and what belongs to it. The operators of the views hand over what has changed in
 //! their state, each when it comes to that epoch; tables, views and dead letters are read from their collections at it.
@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use freshet_dataflow::OperatorChange;
 use freshet_storage::WalKey;
+use freshet_storage::backup::BackupSource;
 use freshet_storage::checkpoint::{Checkpoint, CheckpointStats, Checkpoints};
 use freshet_storage::collection::{Collection, Hold};
 use freshet_types::{Epoch, RelationId, SqlError};
@@ -79,7 +81,11 @@ impl CheckpointReports {
 }
 
 /// Asks for a checkpoint; answered when it is durable.
-pub type CheckpointRequest = oneshot::Sender<Result<(), SqlError>>;
+pub enum CheckpointRequest {
+    Make(oneshot::Sender<Result<(), SqlError>>),
+    /// And for what to copy, so that it is all there.
+    Backup(oneshot::Sender<Result<BackupSource, SqlError>>),
+}
 
 /// The one maker of checkpoints.
 pub struct Checkpointer {
@@ -124,13 +130,25 @@ impl Checkpointer {
             }
             for request in requests {
                 // A session that has gone does not want to know.
-                let _ = request.send(made.clone());
+                match request {
+                    CheckpointRequest::Make(reply) => drop(reply.send(made.clone())),
+                    CheckpointRequest::Backup(reply) => drop(reply.send(self.backup_source(&made).await)),
+                }
             }
         }
     }
 
+    async fn backup_source(&self, made: &Result<(), SqlError>) -> Result<BackupSource, SqlError> {
+        made.clone()?;
+        let source = self.checkpoints.backup_source().await;
+        source.map_err(|error| objects::storage_error("cannot begin a backup", &error))
+    }
+
     /// Nothing depends on the checkpoint at the end but the time that the next start takes.
     async fn make_last(&mut self) {
+        if self.server.fenced.load(Ordering::Acquire) {
+            return;
+        }
         match tokio::time::timeout(Duration::from_secs(LAST_CHECKPOINT_S_MAX), self.make()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!("no checkpoint at the end: {error}"),

@@ -10,7 +10,7 @@ use freshet_planner::plan::Properties;
 use freshet_planner::statement::{CreateMaterializedView, CreateSink, CreateTable, CreateView};
 use freshet_planner::{Options, PlannerCatalog, SourceDeclaration, ViewPlan};
 use freshet_storage::StorageError;
-use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, HistoryPolicy};
+use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, HistoryPolicy, RECENT_HISTORY_MS};
 use freshet_types::{SqlError, SqlState};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
@@ -29,7 +29,11 @@ pub fn store_error(error: StorageError) -> SqlError {
 
 /// That something cannot be done to the store, in the words of `message`.
 pub fn storage_error(message: &str, error: &StorageError) -> SqlError {
-    let state = if matches!(error, StorageError::DiskFull) { SqlState::DiskFull } else { SqlState::IoError };
+    let state = match error {
+        StorageError::DiskFull => SqlState::DiskFull,
+        StorageError::Fenced | StorageError::Closed => SqlState::AdminShutdown,
+        _ => SqlState::IoError,
+    };
     SqlError::new(state, message).with_detail(error.to_string())
 }
 
@@ -71,7 +75,8 @@ fn history(server: &Server, options: &Options) -> Result<HistoryPolicy, SqlError
     let budget = server.history_budget.clone();
     Ok(match options.duration("history")? {
         Some(asked) => {
-            HistoryPolicy { ms: u64::try_from(asked.as_millis()).unwrap_or(u64::MAX), bytes_max: usize::MAX, budget }
+            let asked = u64::try_from(asked.as_millis()).unwrap_or(u64::MAX);
+            HistoryPolicy { ms: asked.max(RECENT_HISTORY_MS), bytes_max: usize::MAX, budget }
         }
         None => HistoryPolicy { ms: DEFAULT_HISTORY_MS, bytes_max: DEFAULT_HISTORY_BYTES_MAX, budget },
     })

@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
 
+mod backup;
 mod cancel;
 mod crash;
 mod damage;
@@ -12,6 +13,8 @@ mod generators;
 mod history;
 mod http;
 mod kafka;
+mod object_store;
+mod pause;
 mod protocol;
 mod psql;
 mod recovery;

@@ -6,8 +6,8 @@
 //! these again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use freshet_types::{Delta, Epoch, RelationId};
@@ -17,7 +17,8 @@ use super::file::{CheckpointFiles, FileWriter};
 use super::manifest::{Head, Manifest, Part, Piece, PieceId};
 use super::recover::{Recovered, Returned};
 use super::state_log::StateLog;
-use super::{garbage, segments, versions};
+use super::{garbage, segments, tiered, versions};
+use crate::backup::BackupSource;
 use crate::collection::restore::ShardAt;
 use crate::collection::segment::Segment;
 use crate::collection::{Collection, CollectionError};
@@ -42,8 +43,8 @@ pub struct Checkpoints {
     contained: BTreeSet<WalKey>,
     /// The files that may be there, and the sizes of those that are.
     sizes: BTreeMap<u64, u64>,
-    /// Whether anybody still reads the checkpoint that was there at first.
-    recovered: Weak<()>,
+    /// Held by all who read the files of a checkpoint that was made.
+    pin: Arc<()>,
 }
 
 /// A checkpoint that is being made.
@@ -77,7 +78,6 @@ impl Checkpoints {
     pub async fn open(store: &Store) -> Result<(Self, Option<Recovered>), StorageError> {
         let manifest = Manifest::load(&store.db.get().await?).await?;
         let files = store.files.clone();
-        let pin = Arc::new(());
         let mut checkpoints = Self {
             commits: store.commits.clone(),
             next_number: store.next_sequence.clone(),
@@ -87,16 +87,16 @@ impl Checkpoints {
             forgotten: BTreeSet::new(),
             contained: BTreeSet::new(),
             sizes: files.list().await?,
-            recovered: Weak::new(),
+            pin: Arc::default(),
             files,
             manifest,
         };
         checkpoints.files.delete_half_written().await?;
+        checkpoints.files.tiers().delete_unknown(&tiered::files(&checkpoints.manifest)).await?;
         checkpoints.delete_garbage().await;
-        checkpoints.recovered = Arc::downgrade(&pin);
-        let Checkpoints { files, returned, manifest, .. } = &checkpoints;
+        let Checkpoints { files, returned, manifest, pin, .. } = &checkpoints;
         let head = manifest.head.clone();
-        let recovered = head.map(|head| Recovered::new(head, manifest, files.clone(), returned.clone(), pin));
+        let recovered = head.map(|head| Recovered::new(head, manifest, files.clone(), returned.clone(), pin.clone()));
         Ok((checkpoints, recovered))
     }
 
@@ -104,6 +104,15 @@ impl Checkpoints {
     pub fn begin(&mut self, epoch: Epoch) -> Checkpoint<'_> {
         debug_assert!(self.manifest.head.as_ref().is_none_or(|head| head.epoch <= epoch));
         Checkpoint { checkpoints: self, epoch, collections: BTreeMap::new(), outbox: Vec::new() }
+    }
+
+    /// All that the store has now, for a backup.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn backup_source(&self) -> Result<BackupSource, StorageError> {
+        let pin = self.pin.clone();
+        Ok(BackupSource::new(self.commits.snapshot().await?, self.files.clone(), pin))
     }
 
     /// The epoch of the last checkpoint.
@@ -198,7 +207,7 @@ impl Checkpoints {
         for (id, log) in &mut self.logs {
             log.saved(self.manifest.pieces.get(id).unwrap_or(&none));
         }
-        if self.recovered.strong_count() == 0 {
+        if Arc::strong_count(&self.pin) == 1 {
             self.delete_garbage().await;
         }
         stats.files = self.sizes.values().filter(|size| **size > 0).count();
@@ -217,6 +226,7 @@ impl Checkpoints {
                 Err(error) => tracing::warn!(file, %error, "cannot delete a file of a checkpoint"),
             }
         }
+        self.files.tiers().delete_garbage(&tiered::files(&self.manifest)).await;
     }
 }
 

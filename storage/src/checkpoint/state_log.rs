@@ -18,7 +18,7 @@ use arrow::error::ArrowError;
 use super::change::{StateRows, TableChange};
 use super::manifest::Piece;
 use crate::collection::rows::RowLog;
-use crate::collection::segment::{Position, Segment};
+use crate::collection::segment::{Chunk, Position, Segment};
 
 const ID_COLUMN: &str = "freshet_id";
 /// The place of an id without a row.
@@ -49,7 +49,8 @@ impl StateLog {
         let mut log = Self { rows: RowLog::of_segments(schema, segments), places: Vec::new() };
         let mut tables = Vec::new();
         for segment in log.rows.segments() {
-            for (start, rows) in segment.slices(0, segment.rows()) {
+            for slice in segment.slices(0, segment.rows()) {
+                let (start, rows) = slice?;
                 let ids = rows.column(0).as_primitive::<UInt32Type>().values();
                 for (offset, id) in (start..).zip(ids).filter(|(offset, _)| segment.is_live(*offset)) {
                     if place(&log.places, *id).is_some() {
@@ -145,7 +146,8 @@ impl StateLog {
         let segment = self.rows.segments()[index].clone();
         let source = stored.unwrap_or(&segment);
         let live = segment.live_rows();
-        for (start, rows) in source.slices(0, segment.rows()) {
+        for slice in source.slices(0, segment.rows()) {
+            let (start, rows) = slice?;
             let rows = filter_record_batch(&rows, &live.mask(start, rows.num_rows()))?;
             self.append(&rows)?;
         }
@@ -177,8 +179,9 @@ fn set(places: &mut Vec<u64>, id: u32, place: u64) {
 }
 
 fn schema_of(segments: &[Segment]) -> Option<SchemaRef> {
-    let schema = segments.first()?.chunks().first()?.rows.schema();
-    let same = |segment: &Segment| segment.chunks().iter().all(|chunk| chunk.rows.schema() == schema);
+    let schema = segments.first()?.chunks().first()?.memory()?.schema();
+    let has_schema = |chunk: &Chunk| chunk.memory().is_some_and(|rows| rows.schema() == schema);
+    let same = |segment: &Segment| segment.chunks().iter().all(has_schema);
     let has_ids = schema.fields().first().is_some_and(|field| *field.data_type() == DataType::UInt32);
     (has_ids && segments.iter().all(same)).then_some(schema)
 }

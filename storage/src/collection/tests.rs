@@ -1,5 +1,7 @@
 //! Collections against a naive model: a multiset of rows for each epoch.
 
+mod tiers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -222,11 +224,15 @@ impl Simulation {
             self.step();
             self.check();
         }
+        self.check_kept();
+        self
+    }
+
+    fn check_kept(&mut self) {
         for (epoch, snapshot) in std::mem::take(&mut self.kept) {
             assert_eq!(&content(&snapshot), self.state(epoch), "kept since {epoch}");
             self.check_lookup(&snapshot, epoch);
         }
-        self
     }
 }
 
