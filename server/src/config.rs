@@ -32,8 +32,9 @@ pub struct Config {
     pub checkpoint_interval: Duration,
 }
 
-/// The share of the memory that ad-hoc queries may use together.
-const QUERY_MEMORY_SHARE: u64 = 4;
+/// The percentages of the memory that ad-hoc queries may use together, and that the state of all views may.
+const QUERY_MEMORY_PERCENT: u64 = 25;
+const STATE_MEMORY_PERCENT: u64 = 40;
 
 /// The share of the memory that the past of all relations may take together.
 const HISTORY_MEMORY_SHARE: u64 = 8;
@@ -45,9 +46,19 @@ impl Config {
         usize::try_from(self.memory_bytes / HISTORY_MEMORY_SHARE).unwrap_or(usize::MAX)
     }
 
+    /// Where files are made that nobody needs after a restart: in the data folder, or beside the copies of a bucket.
+    pub fn local_folder(&self) -> &Path {
+        self.data.folder().unwrap_or(&self.cache.folder)
+    }
+
     /// What ad-hoc queries may use together.
     pub fn query_memory_bytes(&self) -> usize {
-        usize::try_from(self.memory_bytes / QUERY_MEMORY_SHARE).unwrap_or(usize::MAX)
+        usize::try_from(self.memory_bytes / 100 * QUERY_MEMORY_PERCENT).unwrap_or(usize::MAX)
+    }
+
+    /// What the state of all views may hold in memory; more goes to the disk.
+    pub fn state_memory_bytes(&self) -> u64 {
+        self.memory_bytes / 100 * STATE_MEMORY_PERCENT
     }
 }
 
@@ -282,6 +293,22 @@ impl FromStr for Memory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let memory: Self = Self::parse(text)?;
+        match memory {
+            Self::Bytes(..MEMORY_BYTES_MIN) => {
+                Err(format!("\"{}\" is too little: at least 64MiB are needed", text.trim()))
+            }
+            memory => Ok(memory),
+        }
+    }
+}
+
+impl Memory {
+    /// An amount like `2GiB` or `60%`, however small.
+    ///
+    /// # Errors
+    /// If it is no such amount; says so.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let wrong = || format!("\"{text}\" is not an amount of memory like 2GiB, 512MB or 60%");
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -305,11 +332,7 @@ impl FromStr for Memory {
             "tib" | "t" => 1 << 40,
             _ => return Err(wrong()),
         };
-        let bytes = number * scale as f64;
-        if bytes < MEMORY_BYTES_MIN as f64 {
-            return Err(format!("\"{text}\" is too little: at least 64MiB are needed"));
-        }
-        Ok(Self::Bytes(bytes as u64))
+        Ok(Self::Bytes((number * scale as f64) as u64))
     }
 }
 

@@ -15,6 +15,7 @@ pub mod delete;
 pub mod drop;
 pub mod explain;
 pub mod insert;
+pub mod move_tiers;
 pub mod prepare;
 pub mod rows;
 pub mod select;
@@ -23,6 +24,7 @@ pub mod show;
 pub mod subscribe;
 pub mod transaction;
 pub mod update;
+pub mod view_options;
 pub mod write;
 
 use arrow::datatypes::DataType;
@@ -67,6 +69,7 @@ pub async fn execute(
         Statement::Deallocate(name) => prepare::deallocate(session, name.as_deref()),
         Statement::Checkpoint => checkpoint::execute(session).await,
         Statement::Backup { to } => backup::execute(session, to).await,
+        Statement::MoveTiers(statement) => move_tiers::execute(session, statement).await,
     }
 }
 

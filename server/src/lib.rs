@@ -21,6 +21,7 @@ pub mod functions;
 pub mod http;
 pub mod limits;
 pub mod logging;
+pub mod memory;
 pub mod pg;
 pub mod pipeline;
 pub mod query;

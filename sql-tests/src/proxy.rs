@@ -24,6 +24,8 @@ pub enum Fault {
     Unavailable,
     /// Nothing goes on.
     Hang,
+    /// Connections end on which a client says this.
+    DropRequests(&'static str),
 }
 
 /// A running proxy. Dropping it ends all its connections.
@@ -73,7 +75,7 @@ async fn serve(client: TcpStream, target: SocketAddr, fault: watch::Receiver<Fau
     let outcome = match now {
         Fault::Drop => return,
         Fault::Unavailable => refuse(client).await,
-        Fault::None | Fault::Delay(_) | Fault::Hang => forward(client, target, fault).await,
+        Fault::None | Fault::Delay(_) | Fault::Hang | Fault::DropRequests(_) => forward(client, target, fault).await,
     };
     // Either end may break off: that is the point.
     let _ = outcome;
@@ -105,15 +107,22 @@ async fn forward(client: TcpStream, target: SocketAddr, fault: watch::Receiver<F
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let mut broken = fault.clone();
     tokio::select! {
-        done = pump(from_client, to_server, fault.clone()) => done,
-        done = pump(from_server, to_client, fault) => done,
+        done = pump(from_client, to_server, Sender::Client, fault.clone()) => done,
+        done = pump(from_server, to_client, Sender::Server, fault) => done,
         _ = broken.wait_for(|fault| matches!(fault, Fault::Drop | Fault::Unavailable)) => Ok(()),
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Client,
+    Server,
 }
 
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    sender: Sender,
     mut fault: watch::Receiver<Fault>,
 ) -> std::io::Result<()> {
     let mut piece = vec![0; 64 * 1024];
@@ -126,7 +135,13 @@ async fn pump(
                 // The proxy is gone if nobody changes it.
                 let _ = fault.wait_for(|fault| *fault != Fault::Hang).await;
             }
-            Fault::None | Fault::Drop | Fault::Unavailable => {}
+            Fault::DropRequests(text)
+                if sender == Sender::Client
+                    && piece[..length].windows(text.len()).any(|found| found == text.as_bytes()) =>
+            {
+                return Ok(());
+            }
+            Fault::None | Fault::Drop | Fault::Unavailable | Fault::DropRequests(_) => {}
         }
         if length == 0 {
             return to.shutdown().await;

@@ -21,8 +21,9 @@ use crate::location::BucketPrefix;
 const REQUEST_BOUND: &str = "15s";
 /// A connection.
 const CONNECT_BOUND: &str = "3s";
-/// How long a failing request is repeated.
+/// How long a failing request is repeated, and how often.
 const RETRY_BOUND: Duration = Duration::from_secs(10);
+const RETRIES_MAX: usize = 20;
 /// The longest wait between two attempts.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -90,7 +91,7 @@ pub(crate) fn connect(place: &BucketPrefix) -> Result<Arc<dyn ObjectStore>, Erro
     let retry = RetryConfig {
         backoff: BackoffConfig { max_backoff: RETRY_WAIT_MAX, ..BackoffConfig::default() },
         retry_timeout: RETRY_BOUND,
-        ..RetryConfig::default()
+        max_retries: RETRIES_MAX,
     };
     Ok(match place.provider {
         Provider::S3 => {
@@ -141,10 +142,11 @@ pub(crate) async fn ask(bucket: &dyn ObjectStore, prefix: &Path) -> Result<(), E
 pub(crate) fn told(place: &BucketPrefix, error: &Error) -> String {
     let (provider, word) = (place.provider, place.provider.bucket_word());
     let text = error.to_string();
+    let refused = ["403 Forbidden", "401 Unauthorized"].iter().any(|sign| text.contains(sign));
     let lost_credentials = ["169.254.169.254", "metadata.google.internal", "Missing", "must be specified"];
     match error {
         Error::NotFound { .. } => format!("there is no {word} \"{}\" at {}", place.bucket, endpoint(provider)),
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+        _ if refused || matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. }) => {
             format!("{} refuses the credentials; look at {}", endpoint(provider), provider.credentials())
         }
         _ if lost_credentials.iter().any(|sign| text.contains(sign)) => {
@@ -199,7 +201,7 @@ mod tests {
         assert!(told(&place, &no_bucket).starts_with("there is no bucket \"b\" at "));
         let told_of = told(&place, &error("Error performing PUT http://169.254.169.254/latest/api/token"));
         assert_eq!(told_of, "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
-        let refused = Error::PermissionDenied { path: "p".to_owned(), source: "403".into() };
+        let refused = error("Server returned non-2xx status code: 403 Forbidden: <Error>");
         assert!(told(&place, &refused).contains("refuses the credentials; look at AWS_ACCESS_KEY_ID"));
         assert!(told(&place, &error("connection refused")).contains("cannot be reached; look at AWS_ENDPOINT_URL"));
         assert!(silent(&place, Duration::from_secs(10)).contains("has not answered for 10 seconds"));

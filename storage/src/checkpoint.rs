@@ -15,13 +15,14 @@ mod commit;
 mod file;
 mod garbage;
 mod manifest;
+mod places;
 mod recover;
 mod segments;
 mod state_log;
-mod versions;
 #[cfg(test)]
 mod tests;
 mod tiered;
+mod versions;
 
 pub use change::{StateRows, TableChange};
 pub use commit::{Checkpoint, CheckpointStats, Checkpoints};

@@ -202,6 +202,13 @@ impl Collection {
         self.inner.progress.lock().begin_at(epoch);
     }
 
+    /// Lets go of all versions but those of the last [`RECENT_HISTORY_MS`], to save memory.
+    pub fn give_up_history(&self) {
+        let mut progress = self.inner.progress.lock();
+        let wanted = progress.upper().minus_millis(self.inner.description.history.ms.min(RECENT_HISTORY_MS));
+        progress.trim(wanted);
+    }
+
     /// What is kept of its past.
     pub fn history(&self) -> HistoryStatus {
         let progress = self.inner.progress.lock();

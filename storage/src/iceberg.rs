@@ -18,6 +18,7 @@
 //! The last [`SNAPSHOTS_KEPT`] snapshots stay readable for as long as the caller keeps their data files.
 //! It does not know what the rows are, why files come and go, or when.
 
+mod cold;
 mod deletes;
 mod manifest;
 mod metadata;
@@ -38,6 +39,7 @@ use self::manifest::{Content, Entry, ManifestFile, Status};
 use self::metadata::{PartitionSpec, Snapshot, TableMetadata};
 use crate::StorageError;
 
+pub use self::cold::{ColdRows, folder_named};
 pub use self::schema::{ColumnBounds, FIELD_ID_METADATA_KEY, check_schema, with_field_ids};
 
 /// Snapshots that can still be read.
@@ -138,6 +140,28 @@ impl IcebergTable {
         self.commit(&mut table, Some(snapshot), version + 1, now_ms).await
     }
 
+    /// Takes the table away, but for its data files.
+    ///
+    /// # Errors
+    /// If a file cannot be deleted.
+    pub async fn remove(&self) -> Result<(), StorageError> {
+        // What readers look for first goes first.
+        let hint = self.metadata_path("version-hint.text");
+        let mut paths = vec![hint];
+        for (folder, ending) in [("metadata", ""), ("data", deletes::FILE_ENDING)] {
+            let files: Vec<_> = self.store.list(Some(&self.folder.clone().join(folder))).try_collect().await?;
+            let paths_of = files.into_iter().map(|file| file.location).filter(|path| path.as_ref().ends_with(ending));
+            paths.extend(paths_of);
+        }
+        for path in paths {
+            match self.store.delete(&path).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes `snapshot` the last one of the table.
     async fn commit(
         &self,
@@ -167,7 +191,7 @@ impl IcebergTable {
     fn path_of(&self, uri: &str) -> Result<Path, StorageError> {
         let below = uri.strip_prefix(&self.location).and_then(|path| path.strip_prefix('/'));
         let below = below.ok_or_else(|| broken(format!("\"{uri}\" is not in \"{}\"", self.location)))?;
-        Ok(below.split('/').fold(self.folder.clone(), |path, part| path.join(part)))
+        Path::parse(format!("{}/{below}", self.folder)).map_err(broken)
     }
 
     fn uri_of(&self, below: &str) -> String {

@@ -9,6 +9,7 @@
 //! * A [`Location`] says where: a folder, or a prefix in a bucket.
 //! * [`Checkpoints`](checkpoint::Checkpoints) make collections, and what operators remember, durable at one epoch, and
 //!   bring them back after a restart. With each they put into the [`outbox`] of a sink what it has to send.
+//! * [`SpilledRows`](spill::SpilledRows) are rows of operator state for which memory has no room.
 //!
 //! Collections live in memory, except for what has moved to the files of the warm and cold [`tiers`]. What came after
 //! the last checkpoint is in the logs and the sources.
@@ -28,6 +29,7 @@ mod object_writer;
 mod open_db;
 pub mod outbox;
 pub mod scan;
+pub mod spill;
 pub mod store;
 pub mod table_wal;
 pub mod tiers;

@@ -96,6 +96,17 @@ impl Location {
         }
     }
 
+    /// The URL by which other programs know it.
+    pub fn url(&self) -> String {
+        match self {
+            Self::Folder(folder) => {
+                let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+                format!("file://{}", whole.display())
+            }
+            Self::Bucket(_) => self.to_string(),
+        }
+    }
+
     /// Whether each access crosses a network.
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Bucket(_))

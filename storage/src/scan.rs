@@ -344,4 +344,73 @@ mod tests {
             assert_eq!(query(&sql).await.replace("||||", "||NULL||").replace(":|||", ":|NULL||"), expected, "{sql}");
         }
     }
+
+    /// Twenty warm row groups of 200 rows: `n` ascends, `k` is one of ten texts.
+    async fn files_context(dir: &tempfile::TempDir) -> SessionContext {
+        let schema =
+            Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("k", DataType::Utf8, false)]));
+        let store: Arc<dyn object_store::ObjectStore> =
+            Arc::new(object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap());
+        let place = crate::tiers::WarmPlace::Disk;
+        let (warm, cold) = ((store.clone(), "warm".into()), (store, "cold".into()));
+        let tiers = crate::tiers::Tiers::new(place, warm, cold, Arc::default());
+        let tiers = tiers.unwrap();
+        let collection = Collection::new(CollectionDescription::new("t", schema.clone(), Some(vec![0])), 1).unwrap();
+        let mut writer = collection.writer(0);
+        for batch in 0..20 {
+            let numbers = batch * 200..(batch + 1) * 200;
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(Int64Array::from_iter_values(numbers.clone())),
+                Arc::new(StringArray::from_iter_values(numbers.map(|n| format!("{} of {}", n % 10, n / 1_000)))),
+            ];
+            let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            writer.apply(Epoch(batch as u64 + 1), &Delta::inserts(rows)).unwrap();
+        }
+        writer.advance_upper(Epoch(100_000));
+        let policy = crate::collection::TierPolicy {
+            time_column: None,
+            warm_before: Some(i64::MAX),
+            cold_before: None,
+            folder: "t".to_owned(),
+        };
+        while collection.move_tiers(&tiers, &policy).await.unwrap().rows > 0 {}
+        let keys: Vec<i64> = (0..50).collect();
+        let gone = collection.snapshot(Epoch(100_000)).unwrap().lookup(&[Arc::new(Int64Array::from(keys))]).unwrap();
+        writer.apply(Epoch(100_001), &Delta::deletes(gone)).unwrap();
+        writer.advance_upper(Epoch(100_001));
+        let context = SessionContext::new();
+        let table = SnapshotTable::new(collection.snapshot(Epoch(100_001)).unwrap());
+        context.register_table("t", Arc::new(table)).unwrap();
+        context
+    }
+
+    #[tokio::test]
+    async fn of_files_only_what_conditions_may_want_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = files_context(&dir).await;
+        let run = async |sql: &str| {
+            let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+            pretty_format_batches(&batches).unwrap().to_string()
+        };
+        for (condition, expected, skips) in [
+            ("n < 100", 50, true),
+            ("n BETWEEN 1000 AND 1009", 10, true),
+            ("n IS NULL", 0, true),
+            ("k > '91'", 0, true),
+            ("k = '3 of 2'", 100, false),
+            ("n % 2 = 0", 1_975, false),
+            ("n < 100 OR n > 3950", 99, true),
+        ] {
+            let sql = format!("SELECT k, n FROM t WHERE {condition}");
+            let batches = context.sql(&sql).await.unwrap().collect().await.unwrap();
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), expected, "{condition}");
+            let plan = run(&format!("EXPLAIN ANALYZE {sql}")).await;
+            let skipped = plan.contains("warm_bytes_skipped=") && !plan.contains("warm_segments_skipped=0");
+            assert!(plan.contains("warm_segments_read=") && (skipped || !skips), "{condition}: {plan}");
+        }
+        assert!(run("SELECT sum(n) FROM t").await.contains(&(3_999 * 4_000 / 2 - 49 * 50 / 2).to_string()));
+        assert!(run("SELECT count(*) FROM t").await.contains("3950"));
+        let page = run("EXPLAIN ANALYZE SELECT k FROM t WHERE n = 1001").await;
+        assert!(page.contains("lookup by key"), "{page}");
+    }
 }

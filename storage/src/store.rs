@@ -30,10 +30,14 @@ use slatedb::{CloseReason, ErrorKind};
 
 use crate::checkpoint::CheckpointFiles;
 use crate::group_commit::{GroupCommit, Write};
+use crate::iceberg::IcebergTable;
 use crate::location::Location;
 use crate::open_db::{OPENINGS, OpenDb};
-use crate::tiers::Tiers;
+use crate::tiers::{Tiers, WarmPlace};
 
+/// Where the files of the tiers are.
+const WARM: &str = "warm";
+const COLD: &str = "cold";
 /// Bytes of changes after which they move from the log into the tree.
 const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes that may wait to be written before writers wait.
@@ -166,8 +170,9 @@ impl Store {
         let db = Arc::new(db);
         let next_sequence = Arc::<AtomicU64>::default();
         // A bucket's local disk is a cache and may be gone tomorrow: there the warm tier is in the bucket too.
-        let (warm, cold) = ((objects.clone(), "warm".into()), (objects.clone(), "cold".into()));
-        let tiers = Tiers::new(warm, cold, next_sequence.clone())?;
+        let (warm, cold) = ((objects.clone(), WARM.into()), (objects.clone(), COLD.into()));
+        let warm_place = location.folder().map_or(WarmPlace::Bucket, |_| WarmPlace::Disk);
+        let tiers = Tiers::new(warm_place, warm, cold, next_sequence.clone())?;
         let store = Self {
             location: location.clone(),
             commits: Arc::new(GroupCommit::new(db.clone())),
@@ -225,6 +230,22 @@ impl Store {
     }
 
     /// Where rows lie that are not in memory any more.
+    /// The table that other programs find in a folder of the cold tier, as [`Store::cold_folders`] names it.
+    pub fn iceberg_table(&self, folder: &str) -> Result<IcebergTable, StorageError> {
+        let within = Path::parse(format!("{COLD}/{folder}")).map_err(object_store::Error::from)?;
+        let location = format!("{}/{within}", self.location.url());
+        Ok(IcebergTable::new(self.objects.clone(), within, location))
+    }
+
+    /// The folders of the cold tier.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub async fn cold_folders(&self) -> Result<Vec<String>, StorageError> {
+        let found = self.objects.list_with_delimiter(Some(&Path::from(COLD))).await?;
+        Ok(found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+    }
+
     pub fn tiers(&self) -> &Arc<Tiers> {
         self.files.tiers()
     }

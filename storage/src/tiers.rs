@@ -28,7 +28,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use chunk::{ReadStats, StoredChunk};
-pub use files::{CacheBytes, TierFile, Tiers};
+pub use files::{CacheBytes, TierFile, Tiers, WarmPlace};
 pub(crate) use find::Wanted;
 pub use prune::Predicate;
 pub use write::can_be_stored;

@@ -36,13 +36,19 @@ async fn write(client: &Client, over: &Cell<bool>) -> Result<usize> {
     Ok(id)
 }
 
-/// What a server has, as of one instant.
+/// How many rows there are in each table, at one instant.
+async fn count(client: &Client) -> Result<(usize, usize)> {
+    let rows = client.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)").await?;
+    let (t, u): (usize, usize) = (rows[0][0].parse()?, rows[0][1].parse()?);
+    ensure!(t == u || t == u + 1, "{t} rows and {u} are not of one instant");
+    Ok((t, u))
+}
+
+/// What a server has that is not being written.
 async fn look(server: &Server) -> Result<(usize, usize)> {
     let client = server.connect().await?;
     oracle::check(&client).await?;
-    let rows = client.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)").await?;
-    let (t, u) = (rows[0][0].parse()?, rows[0][1].parse()?);
-    ensure!(t == u || t == u + 1, "{t} rows and {u} are not of one instant");
+    let (t, u) = count(&client).await?;
     ensure!(client.value("SELECT count(*) FROM t WHERE other <> id").await? == "0");
     ensure!(client.value("SELECT coalesce(max(id), -1) + 1 FROM t").await? == t.to_string(), "there are gaps");
     ensure!(client.value("SELECT count(*) FROM joined").await? == u.to_string());
@@ -61,9 +67,7 @@ async fn back_up_and_restore(config: ServerConfig, places: [(String, String); 2]
     let copying = async {
         let mut before = Vec::new();
         for (to, _) in &places {
-            client.run("INSERT INTO u VALUES (-1, 0)").await?;
-            client.run("DELETE FROM u WHERE id = -1").await?;
-            before.push(look(&server).await?);
+            before.push(count(&client).await?);
             let made = freshet(&["backup", "--to", to, "--server", &address], &environment).await?;
             ensure!(made.status.success(), "{}\n{}", said(&made), server.log_tail());
             let told = said(&made);
@@ -71,8 +75,12 @@ async fn back_up_and_restore(config: ServerConfig, places: [(String, String); 2]
         }
         let again = freshet(&["backup", "--to", &places[0].0, "--server", &address], &environment).await?;
         ensure!(!again.status.success() && said(&again).contains("there is something already"), "{}", said(&again));
-        over.set(true);
         Ok(before)
+    };
+    let copying = async {
+        let copied = copying.await;
+        over.set(true);
+        copied
     };
     let (before, written) = tokio::join!(copying, write(&writer, &over));
     let (before, written) = (before?, written?);

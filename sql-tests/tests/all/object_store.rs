@@ -9,8 +9,8 @@ use freshet_sql_tests::s3::{self, S3};
 use freshet_sql_tests::server::ServerConfig;
 use freshet_sql_tests::{Client, Server, oracle, wait};
 
-/// How long an object store is out of order: longer than requests are repeated.
-const OUTAGE: Duration = Duration::from_secs(12);
+/// How long an object store is out of order: longer than a write is tried.
+const OUTAGE: Duration = Duration::from_secs(45);
 /// By when a write is answered while it is, whether with success or not.
 const ANSWER_BOUND: Duration = Duration::from_secs(120);
 /// By when a server whose data another one has taken over is gone.
@@ -157,17 +157,21 @@ async fn survives(fault: Fault) -> Result<()> {
     clients[0].run(source).await?;
     let over = std::cell::Cell::new(false);
     let reader = server.connect().await?;
-    let trouble = async {
+    let watching = async {
         let ticks = async || anyhow::Ok(reader.value("SELECT n FROM ticks").await?.parse::<u64>()?);
         proxy.set(fault);
         let begun = ticks().await?;
         wait::let_pass(OUTAGE).await;
         // Views go on meanwhile, and queries.
         let flowed = ticks().await? - begun;
+        ensure!(flowed >= 20_000, "{flowed} rows in {OUTAGE:?}");
+        Ok(())
+    };
+    let trouble = async {
+        let watched = watching.await;
         proxy.set(Fault::None);
         over.set(true);
-        ensure!(flowed >= 5_000, "{flowed} rows in {OUTAGE:?}");
-        Ok(())
+        watched
     };
     let writing = futures::future::try_join_all(
         clients.iter().zip([1_000, 10_000, 20_000]).map(|(client, first)| write_through(client, first, &over)),
@@ -253,5 +257,72 @@ async fn what_cannot_be_reached_is_told_with_what_to_look_at() -> Result<()> {
     ensure!(told.contains(&format!("http://{}", proxy.address())) && told.contains("AWS_ENDPOINT_URL"), "{told}");
     let told = refused("s4://bucket/x", Vec::new()).await?;
     ensure!(told.contains("did you mean \"s3://bucket/x\"?"), "{told}");
+    Ok(())
+}
+
+/// What cannot be read now is not damaged: the server does not start without it, and does with it.
+#[tokio::test]
+async fn a_start_while_files_cannot_be_read_loses_nothing() -> Result<()> {
+    let s3 = S3::start()?;
+    let proxy = Proxy::start(s3.address()).await?;
+    let mut server = Server::start_with(config(s3::environment(proxy.address()), 2)).await?;
+    let client = server.connect().await?;
+    let source = "CREATE SOURCE numbers (n BIGINT) WITH (connector = 'datagen', rows_per_second = 10000, rows = 300);
+        CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM numbers";
+    client.run(source).await?;
+    client.run(OBJECTS).await?;
+    insert(&client, 0..100).await?;
+    client.wait_for("SELECT n FROM counted", &[&["300"]]).await?;
+    client.run("CHECKPOINT").await?;
+    server.kill_hard()?;
+    // Only requests for the files themselves, not those that list them.
+    proxy.set(Fault::DropRequests("/checkpoints/0"));
+    let told = format!("{:#}", server.start_again().await.err().context("it has started without its files")?);
+    ensure!(told.contains("ERROR") && told.contains("cannot be read") && !told.contains("damaged"), "{told}");
+    ensure!(!told.contains("computed again") && !told.contains("are lost"), "{told}");
+    proxy.set(Fault::None);
+    server.start_again().await?;
+    ensure!(server.log().iter().any(|line| line.contains("hydrating=0")), "{}", server.log_tail());
+    let client = server.connect().await?;
+    ensure!(client.value("SELECT n FROM counted").await? == "300" && count(&client).await? == 100);
+    oracle::check(&client).await
+}
+
+#[tokio::test]
+async fn damaged_objects_are_named() -> Result<()> {
+    let s3 = S3::start()?;
+    let mut server = Server::start_with(config(s3.environment(), 1)).await?;
+    let client = server.connect().await?;
+    client.run("CREATE TABLE t (id INT PRIMARY KEY, s TEXT)").await?;
+    insert(&client, 0..1_000).await?;
+    client.run("CHECKPOINT").await?;
+    server.kill_hard()?;
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(s3.objects().join("a/prefix/checkpoints"))? {
+        let path = entry?.path();
+        let whole = std::fs::read(&path)?;
+        let flipped = [&whole[..500], &[!whole[500]], &whole[501..]].concat();
+        let name = path.file_name().and_then(|name| name.to_str()).context("a name")?.to_owned();
+        let damages = [
+            (Some(flipped), "its checksum does not match"),
+            (Some(whole[..600].to_vec()), "the file is too short"),
+            (Some(whole[..30].to_vec()), "the file is too short"),
+            (None, "the file is missing"),
+        ];
+        for (bytes, reason) in damages {
+            match bytes {
+                Some(bytes) => std::fs::write(&path, bytes)?,
+                None => std::fs::remove_file(&path)?,
+            }
+            let Err(error) = server.start_again().await else { bail!("it has started: {reason}") };
+            let told = format!("{error:#}");
+            ensure!(told.contains("its rows are lost") && told.contains(&name) && told.contains(reason), "{told}");
+            damaged += 1;
+        }
+        std::fs::write(&path, &whole)?;
+    }
+    ensure!(damaged > 0, "there was nothing to damage");
+    server.start_again().await?;
+    ensure!(count(&server.connect().await?).await? == 1_000);
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use bytes::Bytes;
+use freshet_types::keys::hash_bytes;
 use freshet_types::{Delta, Epoch, RelationId};
 use futures::TryStreamExt;
 use tempfile::TempDir;
@@ -209,4 +210,18 @@ async fn nothing_is_overwritten_and_half_a_backup_is_not_opened() {
     assert!(error.to_string().contains("restored into it only in part"), "{error}");
     let missing = restore(&location(&dir, "missing"), &location(&dir, "new"), |_, _| ()).await.unwrap_err();
     assert!(matches!(missing, StorageError::Open { .. }) && !dir.path().join("missing").exists(), "{missing}");
+}
+
+#[tokio::test]
+async fn a_backup_of_an_unknown_version_is_refused_by_name() {
+    let source = Source::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let to = location(&dir, "backup");
+    source.back_up(&to).await;
+    let path = dir.path().join("backup").join(CONTENTS);
+    let line = std::fs::read_to_string(&path).unwrap().lines().next().unwrap().replacen("1", "99", 1);
+    std::fs::write(&path, format!("{line}\n{:016x}\n", hash_bytes(line.as_bytes()))).unwrap();
+    let error = restore(&to, &location(&dir, "restored"), |_, _| ()).await.unwrap_err().to_string();
+    let expected = "BACKUP has format version 99, and this server knows 1: another version of Freshet wrote it";
+    assert!(error.ends_with(expected), "{error}");
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use freshet_types::{Delta, Epoch, RelationId};
 
@@ -23,6 +24,7 @@ use crate::collection::restore::ShardAt;
 use crate::collection::segment::Segment;
 use crate::collection::{Collection, CollectionError};
 use crate::group_commit::{GroupCommit, Write};
+use crate::iceberg::ColdRows;
 use crate::{StorageError, Store, WalKey, outbox};
 
 /// Makes checkpoints, one after the other. One a store.
@@ -246,6 +248,11 @@ impl Checkpoint<'_> {
         Ok(())
     }
 
+    /// What the cold tier has of a relation that was handed in. It counts once the checkpoint is durable.
+    pub fn cold_rows(&self, relation: RelationId, schema: SchemaRef) -> Option<ColdRows> {
+        Some(ColdRows::new(schema, self.collections.get(&relation)?))
+    }
+
     /// Takes what has changed in a state table. It is not lost if the checkpoint fails: a later one has it.
     ///
     /// # Errors
@@ -339,7 +346,8 @@ impl<'a> Checkpoint<'a> {
                 for (uid, stored) in &mut piece {
                     let known = known.get(&id).and_then(|piece| piece.get(uid));
                     let new = new_versions.get(&stored.id).map_or(&[][..], Vec::as_slice);
-                    stored.versions = versions::save(&checkpoints.files, &mut writer, id, known, new, past.since).await?;
+                    stored.versions =
+                        versions::save(&checkpoints.files, &mut writer, id, known, new, past.since).await?;
                 }
                 // What has not changed is as complete as it was.
                 let since = sinces.get(&id).copied().filter(|_| known.get(&id) == Some(&piece));

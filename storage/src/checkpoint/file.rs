@@ -168,12 +168,21 @@ impl CheckpointFiles {
         owner: &impl std::fmt::Display,
         range: Range<u64>,
     ) -> Result<Bytes, StorageError> {
-        let read = self.store.get_range(&path(part.file), range).await;
-        read.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => part.damaged(owner, "the file is missing"),
+        let path = path(part.file);
+        let error = match self.store.get_range(&path, range.clone()).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(object_store::Error::NotFound { .. }) => return Err(part.damaged(owner, "the file is missing")),
+            Err(error) => error,
+        };
+        if self.folder.is_some() {
             // The file may be too short, or the disk broken: whatever it is, the part is not there.
-            error => part.damaged(owner, format!("it cannot be read: {error}")),
-        })
+            return Err(part.damaged(owner, format!("it cannot be read: {error}")));
+        }
+        // What a bucket does not give now, it may give later, unless there is no such part.
+        match self.store.head(&path).await {
+            Ok(file) if file.size < range.end => Err(part.damaged(owner, "the file is too short")),
+            _ => Err(error.into()),
+        }
     }
 
     /// Begins a file, which is there once it is finished, if it has any parts.

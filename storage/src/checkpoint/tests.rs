@@ -74,7 +74,13 @@ struct Table {
 
 impl Table {
     fn description(key: Option<Vec<usize>>, append_only: bool) -> CollectionDescription {
-        CollectionDescription { name: "t".to_owned(), schema: schema(), key, append_only, history: HistoryPolicy::unbounded(50) }
+        CollectionDescription {
+            name: "t".to_owned(),
+            schema: schema(),
+            key,
+            append_only,
+            history: HistoryPolicy::unbounded(50),
+        }
     }
 
     fn new(key: Option<Vec<usize>>, append_only: bool, shards: usize) -> Self {

@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::rows::RowLog;
 use super::segment::Position;
 use super::shard::{FoundInFiles, KeySet};
-use crate::tiers::Wanted;
+use crate::tiers::{StoredChunk, Wanted};
 
 /// The positions, in files, of live rows that are equal to the rows `numbers` of `rows`; `whole_rows` are all of these as
 /// keys, `hashes` those of what identifies them.
@@ -67,19 +67,18 @@ fn wanted(identity: &Arc<Identity>, columns: Vec<usize>, values: Vec<ArrayRef>, 
 
 /// The numbers of wanted rows, and where in files, before `end`, live rows with their hashes are.
 fn candidates(log: &RowLog, end: Position, wanted: &Wanted) -> Result<(Vec<usize>, Vec<Position>), ArrowError> {
+    let alive = log.segments_before(end).filter(|(segment, _)| segment.dead() < segment.rows());
+    let chunks = alive.flat_map(|(segment, until)| segment.chunks().iter().map(move |chunk| (segment, until, chunk)));
+    let (places, stored): (Vec<_>, Vec<_>) = chunks
+        .filter_map(|(segment, until, chunk)| Some(((segment, until, chunk.start()), chunk.stored()?.clone())))
+        .unzip();
     let mut found = (Vec::new(), Vec::new());
-    for (segment, until) in log.segments_before(end) {
-        if segment.dead() == segment.rows() {
-            continue;
-        }
-        for chunk in segment.chunks() {
-            let Some(stored) = chunk.stored() else { continue };
-            for (number, row) in stored.find_blocking(wanted)? {
-                let offset = chunk.start() + row as usize;
-                if offset < until && segment.is_live(offset) {
-                    found.0.push(number);
-                    found.1.push(Position::new(segment.id, offset));
-                }
+    for ((segment, until, start), rows) in places.into_iter().zip(StoredChunk::find_blocking(stored, wanted)?) {
+        for (number, row) in rows {
+            let offset = start + row as usize;
+            if offset < until && segment.is_live(offset) {
+                found.0.push(number);
+                found.1.push(Position::new(segment.id, offset));
             }
         }
     }

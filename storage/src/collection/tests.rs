@@ -394,8 +394,13 @@ fn rows_without_columns_are_counted() {
     for key in [None, Some(vec![])] {
         let is_keyed = key.is_some();
         let name = "t".to_owned();
-        let description =
-            CollectionDescription { name, schema: schema.clone(), key, append_only: false, history: HistoryPolicy::unbounded(1_000) };
+        let description = CollectionDescription {
+            name,
+            schema: schema.clone(),
+            key,
+            append_only: false,
+            history: HistoryPolicy::unbounded(1_000),
+        };
         let collection = Collection::new(description, 1).unwrap();
         let mut writer = collection.writer(0);
         let count = if is_keyed { 1 } else { 700 };

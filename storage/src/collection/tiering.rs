@@ -24,7 +24,7 @@ use super::limits::{MOVED_SEGMENTS_MAX, SEGMENT_ROWS_MAX, SMALL_SEGMENTS_MAX};
 use super::rows::RowLog;
 use super::segment::{LiveRows, Position, Segment};
 use super::shard::Shard;
-use super::{Collection, Inner};
+use super::{Collection, CollectionError, Inner, Snapshot};
 use crate::StorageError;
 use crate::tiers::{RowGroup, StoredChunk, Tier, Tiers, encode};
 
@@ -45,6 +45,13 @@ pub struct TierPolicy {
     pub cold_before: Option<i64>,
     /// Below which files lie in each tier.
     pub folder: String,
+}
+
+impl TierPolicy {
+    /// All stays where it is.
+    pub fn nothing(folder: String) -> Self {
+        Self { time_column: None, warm_before: None, cold_before: None, folder }
+    }
 }
 
 /// What a move did.
@@ -159,6 +166,47 @@ impl Collection {
             }
         }
         Ok(movable)
+    }
+}
+
+impl Snapshot {
+    /// Live rows whose time is before `before` (microseconds since 1970), at least `rows_max` if there are as many. Without
+    /// a time column: those that were written before, as far as whole segments were.
+    ///
+    /// # Errors
+    /// If the column has no times, or a file cannot be read.
+    pub fn older_than(
+        &self,
+        time_column: Option<usize>,
+        before: i64,
+        rows_max: usize,
+    ) -> Result<RecordBatch, CollectionError> {
+        let mut found = Vec::new();
+        let mut count = 0;
+        for shard in self.shards() {
+            for (segment, end) in shard.rows.segments_before(shard.end) {
+                if count >= rows_max || time_column.is_none() && last_time(segment, None)? >= before {
+                    continue;
+                }
+                for (index, chunk) in segment.chunks().iter().enumerate() {
+                    let is_newer =
+                        chunk.stored().is_some_and(|stored| stored.times.is_none_or(|(first, _)| first >= before));
+                    if time_column.is_some() && is_newer {
+                        continue;
+                    }
+                    let Some(rows) = segment.live_batch(index, end, None) else { continue };
+                    let mut rows = rows?;
+                    if let Some(column) = time_column {
+                        let is_old = times_of(&rows, column)?;
+                        let is_old = arrow::compute::kernels::cmp::lt(&is_old, &Int64Array::new_scalar(before))?;
+                        rows = filter_record_batch(&rows, &is_old)?;
+                    }
+                    count += rows.num_rows();
+                    found.push(rows);
+                }
+            }
+        }
+        Ok(concat_batches(self.schema(), &found)?)
     }
 }
 
@@ -455,7 +503,8 @@ impl Sorted {
             for (segment, _) in version.deleted().iter().filter_map(|position| new_place(*position)) {
                 readable_dead[segment] += 1;
             }
-            version.relocate(|position| new_place(position).map(|(segment, at)| Position::new(segments[segment].id, at)));
+            version
+                .relocate(|position| new_place(position).map(|(segment, at)| Position::new(segments[segment].id, at)));
         }
         for (segment, readable) in segments.iter_mut().zip(readable_dead) {
             segment.dead_for_good = segment.dead() - readable;

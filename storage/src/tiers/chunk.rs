@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::concat_batches;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -115,8 +115,13 @@ impl StoredChunk {
         let rows = concat_batches(&read_schema, &batches).map_err(|error| damaged(&error))?;
         let columns: Vec<ArrayRef> = wanted
             .iter()
-            .map(|column| rows.column(read_columns.partition_point(|read| read < column)).clone())
-            .collect();
+            .map(|column| (rows.column(read_columns.partition_point(|read| read < column)), self.schema.field(*column)))
+            .map(|(read, field)| match read.data_type() == field.data_type() {
+                true => Ok(read.clone()),
+                // Fields within it have ids in the file.
+                false => cast(read, field.data_type()).map_err(|error| damaged(&error)),
+            })
+            .collect::<Result<_, _>>()?;
         // Also checks the number of rows and their types.
         RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| damaged(&error))
     }
@@ -125,12 +130,27 @@ impl StoredChunk {
         FileReader { tiers: self.tiers.clone(), file: self.file.clone(), stats: stats.clone() }
     }
 
+    /// What the file says of itself.
+    ///
+    /// # Errors
+    /// If the file is missing or damaged.
+    pub(crate) async fn footer(&self) -> Result<ArrowReaderMetadata, TierError> {
+        let chunk = self.clone();
+        self.tiers.run(&self.file, async move { chunk.metadata(&Arc::default()).await }).await
+    }
+
     /// What the file says of itself. On the threads of the tiers.
     pub(super) async fn metadata(&self, stats: &Arc<ReadStats>) -> Result<ArrowReaderMetadata, TierError> {
+        let footers = self.tiers.caches().footers;
+        if let Some(footer) = footers.get(&self.file.number).await {
+            return Ok(footer);
+        }
         let mut reader = self.reader(stats);
         let footer = reader.get_metadata(None).await.map_err(|error| self.file.error(error.to_string()))?;
-        ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new())
-            .map_err(|error| self.file.error(error.to_string()))
+        let footer = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new());
+        let footer = footer.map_err(|error| self.file.error(error.to_string()))?;
+        footers.insert(self.file.number, footer.clone()).await;
+        Ok(footer)
     }
 
     /// The bloom filter of a column of the row group. On the threads of the tiers.
@@ -139,12 +159,17 @@ impl StoredChunk {
         metadata: &ArrowReaderMetadata,
         column: usize,
         stats: &Arc<ReadStats>,
-    ) -> Result<Option<Sbbf>, TierError> {
-        let leaf = self.leaf_of(metadata, column);
-        let Some(leaf) = leaf else { return Ok(None) };
+    ) -> Result<Arc<Option<Sbbf>>, TierError> {
+        let Some(leaf) = self.leaf_of(metadata, column) else { return Ok(Arc::new(None)) };
+        let (filters, key) = (self.tiers.caches().filters, (self.file.number, self.row_group, leaf));
+        if let Some(filter) = filters.get(&key).await {
+            return Ok(filter);
+        }
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader(stats), metadata.clone());
         let filter = builder.get_row_group_column_bloom_filter(self.row_group, leaf).await;
-        filter.map_err(|error| self.file.error(error.to_string()))
+        let filter = Arc::new(filter.map_err(|error| self.file.error(error.to_string()))?);
+        filters.insert(key, filter.clone()).await;
+        Ok(filter)
     }
 
     /// The column of the file that is `column` of the schema, if it is one column there too.
@@ -185,15 +210,11 @@ impl AsyncFileReader for FileReader {
         _: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
         async move {
-            let (tiers, file) = (self.tiers.clone(), self.file.clone());
-            let load = async {
-                let reader = ParquetMetaDataReader::new()
-                    .with_page_index_policy(PageIndexPolicy::Optional)
-                    .with_prefetch_hint(Some(FOOTER_BYTES_GUESS));
-                let footer = reader.load_and_finish(&mut *self, file.bytes).await;
-                footer.map(Arc::new).map_err(|error| file.error(error.to_string()))
-            };
-            tiers.footer(&file, load).await.map_err(outside)
+            let bytes = self.file.bytes;
+            let reader = ParquetMetaDataReader::new()
+                .with_page_index_policy(PageIndexPolicy::Optional)
+                .with_prefetch_hint(Some(FOOTER_BYTES_GUESS));
+            Ok(Arc::new(reader.load_and_finish(&mut *self, bytes).await?))
         }
         .boxed()
     }

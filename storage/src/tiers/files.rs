@@ -12,7 +12,8 @@ use moka::future::Cache;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use parquet::bloom_filter::Sbbf;
 
 use super::find::RowHashes;
 use super::io::Io;
@@ -28,12 +29,14 @@ pub struct CacheBytes {
     pub blocks: u64,
     /// Hashes of keys, by which a row is found in a row group.
     pub hashes: u64,
+    /// Bloom filters.
+    pub filters: u64,
 }
 
 impl CacheBytes {
     /// Shares of `total`.
     pub fn of(total: u64) -> Self {
-        Self { footers: total / 4, blocks: total / 2, hashes: total / 4 }
+        Self { footers: total / 4, blocks: total / 4, hashes: total / 4, filters: total / 4 }
     }
 }
 
@@ -51,6 +54,15 @@ pub struct TierFile {
     pub bytes: u64,
 }
 
+/// What holds the warm tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WarmPlace {
+    /// The operating system keeps in memory what was read of it.
+    Disk,
+    /// What was read of it is kept here, as of the cold tier.
+    Bucket,
+}
+
 /// The bytes of a range of a file.
 type BlockKey = (u64, u64, u64);
 
@@ -58,6 +70,7 @@ type BlockKey = (u64, u64, u64);
 pub struct Tiers {
     warm: Arc<dyn ObjectStore>,
     cold: Arc<dyn ObjectStore>,
+    warm_place: WarmPlace,
     /// Below which files lie in each store.
     roots: [Path; 2],
     io: Io,
@@ -69,9 +82,11 @@ pub struct Tiers {
 
 #[derive(Clone)]
 pub(super) struct Caches {
-    footers: Cache<u64, Arc<ParquetMetaData>>,
+    pub footers: Cache<u64, ArrowReaderMetadata>,
     blocks: Cache<BlockKey, Bytes>,
     pub hashes: Cache<(u64, usize), Arc<RowHashes>>,
+    /// By file, row group and column.
+    pub filters: Cache<(u64, usize, usize), Arc<Option<Sbbf>>>,
 }
 
 impl Caches {
@@ -80,7 +95,7 @@ impl Caches {
         Self {
             footers: Cache::builder()
                 .max_capacity(bytes.footers)
-                .weigher(move |_, footer: &Arc<ParquetMetaData>| weight(footer.memory_size()))
+                .weigher(move |_, footer: &ArrowReaderMetadata| weight(footer.metadata().memory_size()))
                 .build(),
             blocks: Cache::builder()
                 .max_capacity(bytes.blocks)
@@ -89,6 +104,13 @@ impl Caches {
             hashes: Cache::builder()
                 .max_capacity(bytes.hashes)
                 .weigher(move |_, hashes: &Arc<RowHashes>| weight(hashes.memory_bytes()))
+                .build(),
+            filters: Cache::builder()
+                .max_capacity(bytes.filters)
+                // A block has 256 bits.
+                .weigher(move |_, filter: &Arc<Option<Sbbf>>| {
+                    weight(filter.as_ref().as_ref().map_or(0, Sbbf::num_blocks) * 32 + 64)
+                })
                 .build(),
         }
     }
@@ -101,12 +123,13 @@ impl std::fmt::Debug for Tiers {
 }
 
 impl Tiers {
-    /// Files below `warm_root` of `warm` and `cold_root` of `cold`. Numbers of files come from `next_number`, which
+    /// Files below `warm_root` of `warm`, which is in `warm_place`, and `cold_root` of `cold`. Numbers of files come from `next_number`, which
     /// gives none twice, over all starts.
     ///
     /// # Errors
     /// If the threads cannot be started.
     pub fn new(
+        warm_place: WarmPlace,
         (warm, warm_root): (Arc<dyn ObjectStore>, Path),
         (cold, cold_root): (Arc<dyn ObjectStore>, Path),
         next_number: Arc<AtomicU64>,
@@ -114,6 +137,7 @@ impl Tiers {
         Ok(Arc::new(Self {
             warm,
             cold,
+            warm_place,
             roots: [warm_root, cold_root],
             io: Io::start().map_err(|error| StorageError::io(&error))?,
             next_number,
@@ -227,7 +251,8 @@ impl Tiers {
             for object in found {
                 let Some(parts) = object.location.prefix_match(root) else { continue };
                 let path: Path = parts.collect();
-                let is_ours = path.filename().is_some_and(|name| name.ends_with(".parquet"));
+                let number = path.filename().and_then(|name| name.strip_suffix(".parquet"));
+                let is_ours = number.is_some_and(|number| number.parse::<u64>().is_ok());
                 if !is_ours || kept.contains(&(tier, path.clone())) {
                     continue;
                 }
@@ -257,7 +282,7 @@ impl Tiers {
         fetched: &AtomicU64,
     ) -> Result<Vec<Bytes>, TierError> {
         let blocks = self.caches().blocks;
-        let is_cached = file.tier == Tier::Cold;
+        let is_cached = file.tier == Tier::Cold || self.warm_place == WarmPlace::Bucket;
         let mut found: Vec<Option<Bytes>> = vec![None; ranges.len()];
         if is_cached {
             for (found, range) in found.iter_mut().zip(ranges) {
@@ -287,21 +312,6 @@ impl Tiers {
             }
         }
         found.into_iter().map(|bytes| bytes.ok_or_else(|| file.error("a range was not read"))).collect()
-    }
-
-    /// The footer of a file, made by `load` if it is not in the cache.
-    pub(super) async fn footer(
-        &self,
-        file: &TierFile,
-        load: impl Future<Output = Result<Arc<ParquetMetaData>, TierError>>,
-    ) -> Result<Arc<ParquetMetaData>, TierError> {
-        let footers = self.caches().footers;
-        if let Some(footer) = footers.get(&file.number).await {
-            return Ok(footer);
-        }
-        let footer = load.await?;
-        footers.insert(file.number, footer.clone()).await;
-        Ok(footer)
     }
 }
 

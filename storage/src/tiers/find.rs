@@ -10,12 +10,16 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp;
 use arrow::datatypes::DataType;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 
 use super::TierError;
 use super::bloom::may_contain;
 use super::chunk::{ReadStats, StoredChunk};
+
+/// Row groups that are asked at once.
+const FINDS_MAX: usize = 8;
 
 /// The hashes of the keys of a row group's rows, and where the rows are, by hash.
 #[derive(Debug)]
@@ -53,13 +57,21 @@ impl RowHashes {
 }
 
 impl StoredChunk {
-    /// For each wanted row, by its number, the rows here with its hash.
+    /// For each of `chunks` the wanted rows, by their numbers, and the rows there with their hashes.
     ///
     /// # Errors
-    /// If the file is missing or damaged.
-    pub(crate) fn find_blocking(&self, wanted: &Wanted) -> Result<Vec<(usize, u32)>, TierError> {
-        let (chunk, wanted) = (self.clone(), wanted.clone());
-        self.tiers.wait(&self.file, async move { chunk.find(&wanted).await })
+    /// If a file is missing or damaged.
+    pub(crate) fn find_blocking(chunks: Vec<Arc<Self>>, wanted: &Wanted) -> Result<Vec<Vec<(usize, u32)>>, TierError> {
+        let Some(first) = chunks.first().cloned() else { return Ok(Vec::new()) };
+        let wanted = Arc::new(wanted.clone());
+        let finds = chunks.into_iter().map(move |chunk| {
+            let wanted = wanted.clone();
+            async move { chunk.find(&wanted).await }.boxed()
+        });
+        // Listed first: the compiler does not see of a lazy list that its futures may move between threads.
+        let finds: Vec<_> = finds.collect();
+        let all = async move { futures::stream::iter(finds).buffered(FINDS_MAX).try_collect().await };
+        first.tiers.wait(&first.file, all)
     }
 
     async fn find(&self, wanted: &Wanted) -> Result<Vec<(usize, u32)>, TierError> {
@@ -77,8 +89,8 @@ impl StoredChunk {
                 if candidates.count_set_bits() == 0 {
                     return Ok(Vec::new());
                 }
-                if let Some(filter) = self.bloom_filter(&metadata, *column, &stats).await?
-                    && let Some(possible) = may_contain(&filter, values)
+                if let Some(filter) = self.bloom_filter(&metadata, *column, &stats).await?.as_ref()
+                    && let Some(possible) = may_contain(filter, values)
                 {
                     candidates = &candidates & &possible;
                 }

@@ -77,7 +77,8 @@ impl StoredChunk {
         }
         let mut filters = HashMap::new();
         for column in &predicate.equal {
-            if let Some(filter) = self.bloom_filter(&metadata, *column, stats).await? {
+            let filter = self.bloom_filter(&metadata, *column, stats).await?;
+            if filter.is_some() {
                 filters.insert(predicate.schema.field(*column).name().clone(), filter);
             }
         }
@@ -129,7 +130,7 @@ fn is_float(data_type: &DataType) -> bool {
 struct GroupStatistics<'a> {
     chunk: &'a StoredChunk,
     metadata: &'a ArrowReaderMetadata,
-    filters: HashMap<String, Sbbf>,
+    filters: HashMap<String, Arc<Option<Sbbf>>>,
 }
 
 impl GroupStatistics<'_> {
@@ -169,7 +170,7 @@ impl PruningStatistics for GroupStatistics<'_> {
     }
 
     fn contained(&self, column: &Column, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        let filter = self.filters.get(&column.name)?;
+        let filter = self.filters.get(&column.name)?.as_ref().as_ref()?;
         let data_type = self.chunk.schema.field_with_name(&column.name).ok()?.data_type().clone();
         let mut is_possible = false;
         for value in values {

@@ -1,6 +1,7 @@
 //! Rows to Parquet: zstd, statistics a page, a bloom filter a key column, a row group a chunk.
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
@@ -9,6 +10,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use crate::collection::limits::CHUNK_ROWS;
+use crate::iceberg::with_field_ids;
 
 /// Rows that become one row group.
 pub(crate) struct RowGroup {
@@ -50,12 +52,24 @@ pub(crate) fn encode(
             .set_column_bloom_filter_max_ndv(path, rows_max as u64);
     }
     let mut contents = Vec::new();
+    let schema = with_field_ids(schema);
     let mut writer = ArrowWriter::try_new(&mut contents, schema.clone(), Some(properties.build()))?;
     for group in groups {
-        writer.write(&group.rows)?;
+        writer.write(&with_schema(&group.rows, &schema)?)?;
         writer.flush()?;
     }
     let metadata = writer.close()?;
     let bytes = metadata.row_groups().iter().map(|group| group.compressed_size().unsigned_abs()).collect();
     Ok((contents, bytes))
+}
+
+/// The same rows under a schema that differs in metadata only.
+fn with_schema(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = rows.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| match column.data_type() == field.data_type() {
+        true => Ok(column.clone()),
+        false => cast(column, field.data_type()),
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<_, _>>()?, &options)
 }

@@ -9,11 +9,12 @@ use tempfile::TempDir;
 
 use super::super::{Moved, TierPolicy};
 use super::*;
-use crate::tiers::{Tier, Tiers};
+use crate::tiers::{Tier, Tiers, WarmPlace};
 
 pub fn tiers(dir: &TempDir) -> Arc<Tiers> {
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
-    Tiers::new((store.clone(), "warm".into()), (store, "cold".into()), Arc::new(AtomicU64::new(1))).unwrap()
+    Tiers::new(WarmPlace::Bucket, (store.clone(), "warm".into()), (store, "cold".into()), Arc::new(AtomicU64::new(1)))
+        .unwrap()
 }
 
 fn policy(warm_before: Option<i64>, cold_before: Option<i64>) -> TierPolicy {
