@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clap::Args;
 use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event, StateBudget, ViewBudget};
 use freshet_planner::plan::{Aggregate, AggregateFunction, Node, Op, Properties};
-use freshet_storage::collection::{Collection, CollectionDescription, DEFAULT_HISTORY_MS};
+use freshet_storage::collection::{Collection, CollectionDescription, HistoryPolicy};
 use freshet_storage::spill::SpillFolder;
 use freshet_types::{Delta, Epoch, RelationId};
 
@@ -77,7 +77,7 @@ fn join(arguments: &Arguments, spill: Arc<SpillFolder>) -> Result<()> {
         schema: plan.schema.clone(),
         key: Some(vec![]),
         append_only: false,
-        history_ms: DEFAULT_HISTORY_MS,
+        history: HistoryPolicy::recent(),
     };
     let view = Collection::new(description, workers)?;
     let failures: Arc<Mutex<Vec<String>>> = Arc::default();

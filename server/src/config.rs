@@ -36,7 +36,16 @@ pub struct Config {
 const QUERY_MEMORY_PERCENT: u64 = 25;
 const STATE_MEMORY_PERCENT: u64 = 40;
 
+/// The share of the memory that the past of all relations may take together.
+const HISTORY_MEMORY_SHARE: u64 = 8;
+
 impl Config {
+    /// What the past of all relations may take together. At the bound: each lets go of its oldest versions, in proportion
+    /// to what it has.
+    pub fn history_bytes_max(&self) -> usize {
+        usize::try_from(self.memory_bytes / HISTORY_MEMORY_SHARE).unwrap_or(usize::MAX)
+    }
+
     /// Where files are made that nobody needs after a restart: in the data folder, or beside the copies of a bucket.
     pub fn local_folder(&self) -> &Path {
         self.data.folder().unwrap_or(&self.cache.folder)

@@ -17,6 +17,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use freshet_dataflow::{Engine, EngineConfig, Event, RowError, StateBudget};
 use freshet_planner::Planner;
 use freshet_storage::Store;
+use freshet_storage::collection::HistoryBudget;
 use freshet_storage::spill::SpillFolder;
 use freshet_storage::tiers::CacheBytes;
 use freshet_types::{Clock, RelationId, SqlError};
@@ -46,6 +47,8 @@ pub struct Server {
     /// Held by a statement that changes the catalog: DDL goes one at a time.
     pub ddl: Arc<tokio::sync::Mutex<()>>,
     pub store: Store,
+    /// What the past of all relations takes together.
+    pub history_budget: Arc<HistoryBudget>,
     pub engine: Arc<Engine>,
     pub coordinator: CoordinatorHandle,
     pub planner: Planner,
@@ -168,6 +171,7 @@ impl Running {
             catalog: Catalog::default(),
             ddl: Arc::default(),
             store,
+            history_budget: Arc::new(HistoryBudget::new(config.history_bytes_max())),
             engine,
             coordinator: handle,
             planner: Planner::new(query_state.clone()),

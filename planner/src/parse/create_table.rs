@@ -10,7 +10,7 @@ use crate::declaration::TableDefinition;
 use crate::statement::{CreateTable, Options, Statement};
 
 /// What WITH may say of a table.
-const OPTIONS: &[&str] = &["hot", "warm", "cold", "retain", "time_column"];
+const OPTIONS: &[&str] = &["history", "hot", "warm", "cold", "retain", "time_column"];
 
 /// Reads on after `CREATE TABLE`, which began at `mark`.
 pub(super) fn create_table(tokens: &mut Tokens, mark: usize) -> Result<Statement, SqlError> {
@@ -45,6 +45,7 @@ fn definition(table: &str, list: ColumnList, options: Options) -> Result<TableDe
     if let Some((name, _)) = options.iter().find(|(name, _)| !OPTIONS.contains(name)) {
         return Err(unknown_option(name, OPTIONS));
     }
+    let _valid = options.duration("history")?;
     let index_of = |name: &String| {
         columns.iter().position(|column| column.name == *name).ok_or_else(|| {
             let message = format!("column \"{name}\" named in key does not exist");

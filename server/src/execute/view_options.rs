@@ -30,13 +30,14 @@ impl ViewOptions {
                 "memory" => parsed.budget.bytes_max = Some(memory(value)?),
                 "on_limit" => parsed.budget.on_limit = on_limit(value)?,
                 name if tiers::OPTIONS.contains(&name) => {}
-                "history" | "on_error" => {
+                "history" => _ = options.duration("history")?,
+                "on_error" => {
                     return Err(SqlError::unsupported(format!("option \"{name}\" of a view is not supported yet")));
                 }
                 other => {
                     let message = format!("unknown option \"{other}\" of a materialized view");
                     return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint(format!(
-                        "the options of a materialized view are background, memory, on_limit, {}",
+                        "the options of a materialized view are background, history, memory, on_limit, {}",
                         tiers::OPTIONS.join(", ")
                     )));
                 }

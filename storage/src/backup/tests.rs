@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{Backup, CONTENTS, restore};
 use crate::checkpoint::{Checkpoints, Redistribute};
-use crate::collection::{Collection, CollectionDescription, ShardWriter};
+use crate::collection::{Collection, CollectionDescription, HistoryPolicy, ShardWriter};
 use crate::store::UNFINISHED;
 use crate::{Location, StorageError, Store};
 
@@ -29,7 +29,7 @@ fn description() -> CollectionDescription {
         schema: schema(),
         key: Some(vec![0]),
         append_only: false,
-        history_ms: 20,
+        history: HistoryPolicy::unbounded(20),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::collection::limits::CHUNK_ROWS;
 use crate::collection::segment::{LiveRows, Segment};
 
 /// Parts that are read at once.
-const READS_MAX: usize = 8;
+pub(super) const READS_MAX: usize = 8;
 
 /// Writes what is new of the rows of `segment` before `end`, of which `known` has been written. Rows that are
 /// in memory are asked for only if some of them are new.
@@ -28,7 +28,8 @@ pub(super) async fn save(
     let stored = tiered::records(segment);
     if !stored.is_empty() {
         let live = save_live(writer, known.and_then(|known| known.live), segment).await?;
-        return Ok(StoredSegment { id: segment.id, parts: Vec::new(), live, stored, written_ms: segment.written_ms });
+        let (parts, written_ms, versions) = (Vec::new(), segment.written_ms, Vec::new());
+        return Ok(StoredSegment { id: segment.id, parts, live, stored, written_ms, versions });
     }
     let mut parts = known.map(|known| known.parts.clone()).unwrap_or_default();
     let mut start: usize = parts.iter().map(|part| part.rows).sum();
@@ -47,7 +48,8 @@ pub(super) async fn save(
         parts.push(RowsPart { rows: end - start, part });
     }
     let live = save_live(writer, known.and_then(|known| known.live), segment).await?;
-    Ok(StoredSegment { id: segment.id, parts, live, stored, written_ms: segment.written_ms })
+    let (written_ms, versions) = (segment.written_ms, Vec::new());
+    Ok(StoredSegment { id: segment.id, parts, live, stored, written_ms, versions })
 }
 
 async fn save_live(

@@ -19,7 +19,7 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use freshet_types::delta::take_rows;
 
-use super::history::Deleted;
+use super::history::{Deleted, Version};
 use super::limits::{MOVED_SEGMENTS_MAX, SEGMENT_ROWS_MAX, SMALL_SEGMENTS_MAX};
 use super::rows::RowLog;
 use super::segment::{Body, Chunk, LiveRows, Position, Segment};
@@ -280,7 +280,7 @@ impl Plan {
         let shard = &collection.shards[number];
         let (rows, base_end, later) = {
             let shard = shard.lock();
-            let later: Vec<Arc<Deleted>> = shard.history.later().map(|version| version.deleted.clone()).collect();
+            let later: Vec<Arc<Deleted>> = shard.history.later().filter_map(Version::deleted_shared).collect();
             (shard.rows.clone(), shard.history.base_end(), later)
         };
         let settled = |segment: &&Segment| Position::new(segment.id, segment.rows()) <= base_end;
@@ -508,15 +508,12 @@ impl Sorted {
         let mut readable_dead = vec![0; segments.len()];
         let by_id: HashMap<u64, &Vec<u32>> = sources.iter().map(|source| source.id).zip(&moves).collect();
         for version in shard.history.later_mut() {
-            if version.deleted.positions.iter().all(|position| !by_id.contains_key(&position.segment())) {
-                continue;
-            }
-            for position in &mut Arc::make_mut(&mut version.deleted).positions {
-                let Some(ranks) = by_id.get(&position.segment()) else { continue };
-                let (segment, at) = place(ranks[position.offset()]);
+            let new_place = |position: Position| Some(place(by_id.get(&position.segment())?[position.offset()]));
+            for (segment, _) in version.deleted().iter().filter_map(|position| new_place(*position)) {
                 readable_dead[segment] += 1;
-                *position = Position::new(segments[segment].id, at);
             }
+            version
+                .relocate(|position| new_place(position).map(|(segment, at)| Position::new(segments[segment].id, at)));
         }
         for (segment, readable) in segments.iter_mut().zip(readable_dead) {
             segment.dead_for_good = segment.dead() - readable;

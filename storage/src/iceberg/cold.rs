@@ -14,7 +14,7 @@ use parquet::file::metadata::RowGroupMetaData;
 use super::schema::ColumnBounds;
 use super::{DataFile, Granularity, Partitioning, TableContent, broken};
 use crate::StorageError;
-use crate::collection::restore::SegmentAt;
+use crate::collection::restore::{SegmentAt, ShardAt};
 use crate::tiers::{StoredChunk, Tier, TierFile};
 
 const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
@@ -40,9 +40,9 @@ struct ColdFile {
 
 impl ColdRows {
     /// Those of the shards of a collection.
-    pub(crate) fn new(schema: SchemaRef, shards: &[Vec<SegmentAt>]) -> Self {
+    pub(crate) fn new(schema: SchemaRef, shards: &[ShardAt]) -> Self {
         let is_cold = |(segment, _): &&SegmentAt| segment.tier() == Tier::Cold;
-        Self { schema, segments: shards.iter().flatten().filter(is_cold).cloned().collect() }
+        Self { schema, segments: shards.iter().flat_map(|shard| &shard.segments).filter(is_cold).cloned().collect() }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -60,6 +60,8 @@ pub(super) async fn relieve(server: &Server) -> Result<(), SqlError> {
 pub async fn free_memory(server: &Server, bytes: usize) -> Result<usize, SqlError> {
     let catalog = server.catalog.state();
     let relations = movable(&catalog);
+    // The past goes first: no row leaves memory while an epoch before it is readable. Writers let go of it as they go on.
+    relations.iter().for_each(|relation| relation.collection.give_up_history());
     let mut segments = Vec::new();
     for (index, relation) in relations.iter().enumerate() {
         let column = relation.settings.and_then(|settings| settings.time_column);
