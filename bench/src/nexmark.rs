@@ -88,7 +88,7 @@ fn description(query: Query, plan: &Node) -> CollectionDescription {
         schema: plan.schema.clone(),
         key: plan.properties.key.clone(),
         append_only: plan.properties.append_only,
-        history_ms: freshet_storage::collection::DEFAULT_HISTORY_MS,
+        history: freshet_storage::collection::HistoryPolicy::recent(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use freshet_types::{RelationId, SqlError};
+use freshet_types::{Epoch, RelationId, SqlError};
 
 use crate::plan::Properties;
 use crate::statement::Query;
@@ -15,6 +15,16 @@ use crate::statement::Query;
 pub trait PlannerCatalog {
     /// The relation of that name. Without a schema the search path decides.
     fn relation(&self, schema: Option<&str>, name: &str) -> Option<Relation>;
+
+    /// The same as it was at `at`; none in a catalog without a past.
+    fn relation_at(&self, _schema: Option<&str>, _name: &str, _at: Epoch) -> Option<Relation> {
+        None
+    }
+
+    /// What `now()` gives where an instant is named, in microseconds since 1970. One for all of a statement.
+    fn now_us(&self) -> Option<i64> {
+        None
+    }
 
     /// Names for "did you mean".
     fn relation_names(&self) -> Vec<String> {

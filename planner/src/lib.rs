@@ -24,6 +24,7 @@ mod explain;
 mod floats;
 mod functions;
 mod incremental;
+mod instant;
 mod logical;
 mod operators;
 mod parse;
@@ -40,7 +41,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
-use freshet_types::{RelationId, SqlError};
+use freshet_types::{Epoch, RelationId, SqlError};
 
 pub use catalog::{PlannerCatalog, Relation, RelationContent, RelationKind};
 pub use declaration::{SourceDeclaration, TableDefinition};
@@ -156,6 +157,11 @@ impl Planner {
     /// columns, then those of INCLUDE.
     pub fn source_rules(&self, source: &SourceDeclaration, schema: &SchemaRef) -> Result<SourceRules, SqlError> {
         rules::source_rules(&self.state, source, schema)
+    }
+
+    /// The instant that an expression without columns names: an epoch, or a time. `now_us` is what `now()` gives.
+    pub fn instant(&self, expression: &Expression, now_us: i64) -> Result<Epoch, SqlError> {
+        instant::instant(&self.state, &expression.ast, Some(now_us))
     }
 
     /// The value of an expression without columns, as in `EXECUTE name (1 + 1)`.

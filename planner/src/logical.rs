@@ -26,14 +26,16 @@ use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
-use freshet_types::{RelationId, SqlError, SqlState};
+use freshet_types::{Epoch, RelationId, SqlError, SqlState};
 
-use crate::catalog::{PlannerCatalog, Relation, RelationContent};
+use crate::catalog::{PlannerCatalog, Relation, RelationContent, RelationKind};
 use crate::coerce::{check_windows, mean_as_postgres};
 use crate::error::{nearest, sql_error};
 use crate::floats::prefer_floats;
 use crate::functions::undefined_function;
+use crate::instant::instant_of_text;
 use crate::operators::PostgresOperators;
+use crate::parse::versions;
 use crate::rewrite::{prepare, rewrite, visible_name};
 use crate::sql_type::PostgresTypes;
 use crate::statement::Query;
@@ -57,14 +59,31 @@ pub(crate) struct Names<'a> {
     /// Relations named so far, plain views and what they name left out.
     named: RefCell<Vec<RelationId>>,
     view_depth: Cell<usize>,
+    /// When what plain views name is read, while one is put in its place.
+    at: Cell<Option<Epoch>>,
+    /// Whether relations may be read as they were.
+    past: Past,
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    Readable,
+    /// A materialized view is always of now.
+    Refused,
 }
 
 impl<'a> Names<'a> {
     pub fn new(state: &'a SessionState, catalog: &'a dyn PlannerCatalog) -> Self {
         let own: Arc<dyn ExprPlanner> = Arc::new(PostgresOperators);
         let expr_planners = std::iter::once(own).chain(state.expr_planners().iter().cloned()).collect();
-        Self { state, catalog, named: RefCell::default(), view_depth: Cell::new(0), expr_planners }
+        let (named, view_depth, at) = (RefCell::default(), Cell::new(0), Cell::new(None));
+        Self { state, catalog, named, view_depth, at, past: Past::Readable, expr_planners }
+    }
+
+    /// The names that a materialized view may use: of now.
+    pub fn of_now(state: &'a SessionState, catalog: &'a dyn PlannerCatalog) -> Self {
+        Self { past: Past::Refused, ..Self::new(state, catalog) }
     }
 
     /// The relations that the query itself names, plain views among them.
@@ -138,7 +157,15 @@ impl<'a> Names<'a> {
 
     /// The relation of that name, or 42P01.
     pub fn relation(&self, schema: Option<&str>, name: &str) -> Result<Relation, SqlError> {
-        self.catalog.relation(schema, name).ok_or_else(|| {
+        self.relation_at(schema, name, None)
+    }
+
+    fn relation_at(&self, schema: Option<&str>, name: &str, at: Option<Epoch>) -> Result<Relation, SqlError> {
+        let found = match at {
+            None => self.catalog.relation(schema, name),
+            Some(at) => self.catalog.relation_at(schema, name, at).map(has_past).transpose()?,
+        };
+        found.ok_or_else(|| {
             let written = schema.map_or_else(|| name.to_owned(), |schema| format!("{schema}.{name}"));
             let error = SqlError::new(SqlState::UndefinedTable, format!("relation \"{written}\" does not exist"));
             match nearest(name, self.catalog.relation_names().iter().map(String::as_str)) {
@@ -148,14 +175,28 @@ impl<'a> Names<'a> {
         })
     }
 
-    fn source_of(&self, relation: Relation) -> Result<Arc<dyn TableSource>, SqlError> {
+    /// When a relation is to be read whose name has the text `instant` behind it; `None` for now.
+    fn instant(&self, instant: Option<&str>) -> Result<Option<Epoch>, SqlError> {
+        let Some(text) = instant else { return Ok(self.at.get()) };
+        if self.past == Past::Refused {
+            return Err(SqlError::unsupported("FOR SYSTEM_TIME AS OF is not supported in a materialized view")
+                .with_detail("a materialized view is always of now")
+                .with_hint("use it in a SELECT, or in a plain view"));
+        }
+        instant_of_text(self.state, text, self.catalog.now_us()).map(Some)
+    }
+
+    fn source_of(&self, relation: Relation, at: Option<Epoch>) -> Result<Arc<dyn TableSource>, SqlError> {
         if self.view_depth.get() == 0 && !self.named.borrow().contains(&relation.id) {
             self.named.borrow_mut().push(relation.id);
         }
         match relation.content {
             RelationContent::Stored(provider) => Ok(provider_as_source(provider)),
             RelationContent::View { query, columns } => {
-                let plan = self.view(&query, &columns)?;
+                let around = self.at.replace(at);
+                let plan = self.view(&query, &columns);
+                self.at.set(around);
+                let plan = plan?;
                 Ok(provider_as_source(Arc::new(ViewTable::new(plan, None))))
             }
         }
@@ -170,6 +211,22 @@ impl<'a> Names<'a> {
         let plan = self.plan(query, &[]).and_then(|plan| with_column_names(plan, columns));
         self.view_depth.set(depth - 1);
         plan
+    }
+}
+
+/// The relation, if what it held before is known.
+fn has_past(relation: Relation) -> Result<Relation, SqlError> {
+    let unsupported = |what: &str| {
+        let message = format!("FOR SYSTEM_TIME AS OF is not supported for {what} \"{}\"", relation.name);
+        SqlError::unsupported(message)
+    };
+    match relation.kind {
+        RelationKind::Table | RelationKind::View | RelationKind::MaterializedView => Ok(relation),
+        RelationKind::Source => Err(unsupported("source").with_hint(format!(
+            "a source keeps no rows; CREATE MATERIALIZED VIEW ... AS SELECT * FROM {}, and read that",
+            relation.name
+        ))),
+        RelationKind::System => Err(unsupported("system relation")),
     }
 }
 
@@ -328,7 +385,12 @@ fn external(error: SqlError) -> DataFusionError {
 impl ContextProvider for Names<'_> {
     fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
         let (schema, table) = crate::catalog::split_reference(&name).map_err(external)?;
-        self.relation(schema, table).and_then(|relation| self.source_of(relation)).map_err(external)
+        let (table, instant) = versions::split(table);
+        let source = self.instant(instant).and_then(|at| {
+            let relation = self.relation_at(schema, table, at)?;
+            self.source_of(relation, at)
+        });
+        source.map_err(external)
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> DataFusionResult<Arc<dyn TableSource>> {

@@ -117,7 +117,12 @@ pub(crate) fn source_rules(
 pub(crate) fn constant(state: &SessionState, expression: &Expression) -> Result<ScalarValue, SqlError> {
     let no_columns = Arc::new(arrow::datatypes::Schema::empty());
     let scope = Scope::new(state, None, &no_columns)?;
-    let expr = physical(&scope.expression(&expression.ast, "EXECUTE")?, &scope.schema)?;
+    value_without_columns(&physical(&scope.expression(&expression.ast, "EXECUTE")?, &scope.schema)?)
+}
+
+/// The value of an expression that reads no column.
+pub(crate) fn value_without_columns(expr: &Arc<dyn PhysicalExpr>) -> Result<ScalarValue, SqlError> {
+    let no_columns = Arc::new(arrow::datatypes::Schema::empty());
     let options = RecordBatchOptions::new().with_row_count(Some(1));
     let one_row = RecordBatch::try_new_with_options(no_columns, Vec::new(), &options);
     let one_row = one_row.map_err(|error| sql_error(error.into()))?;

@@ -209,8 +209,8 @@ pub struct Subscribe {
     pub progress: bool,
     /// Tell a change as its key and the new row.
     pub upsert: bool,
-    /// Begin after this epoch.
-    pub as_of: Option<u64>,
+    /// Begin after this instant, to be evaluated with [`crate::Planner::instant`].
+    pub as_of: Option<Expression>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -32,7 +32,16 @@ pub struct Config {
 /// The share of the memory that ad-hoc queries may use together.
 const QUERY_MEMORY_SHARE: u64 = 4;
 
+/// The share of the memory that the past of all relations may take together.
+const HISTORY_MEMORY_SHARE: u64 = 8;
+
 impl Config {
+    /// What the past of all relations may take together. At the bound: each lets go of its oldest versions, in proportion
+    /// to what it has.
+    pub fn history_bytes_max(&self) -> usize {
+        usize::try_from(self.memory_bytes / HISTORY_MEMORY_SHARE).unwrap_or(usize::MAX)
+    }
+
     /// What ad-hoc queries may use together.
     pub fn query_memory_bytes(&self) -> usize {
         usize::try_from(self.memory_bytes / QUERY_MEMORY_SHARE).unwrap_or(usize::MAX)

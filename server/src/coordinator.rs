@@ -11,6 +11,8 @@
 //! source offsets recorded for the epoch are exactly those of the batches in it.
 
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -314,7 +316,7 @@ impl Coordinator {
                 self.pending.commits.push((writes, reply));
             }
             Command::AddTable { table, mut writer } => {
-                writer.advance_upper(self.last);
+                writer.begin_at(self.last);
                 self.tables.insert(table, writer);
             }
             Command::AddSource { source, dead_letters, read } => {
@@ -383,6 +385,9 @@ impl Coordinator {
                 hydrated: install.resume.is_some(),
             };
             self.views.insert(install.view, installed);
+            if install.resume.is_none() {
+                install.output.begin_at(self.last);
+            }
             self.engine.install(DataflowDescription {
                 view: install.view,
                 name: install.name,

@@ -1,6 +1,7 @@
 //! Functions that Postgres has and the query engine has not, or has with another meaning.
 
 mod bytes;
+mod current_epoch;
 mod float_extremum;
 mod pg_sleep;
 mod pg_typeof;
@@ -34,6 +35,7 @@ pub fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(sleep.into_scalar_udf().into())?;
     state.register_udf(ScalarUDF::from(to_char::ToChar::default()).into())?;
     state.register_udf(ScalarUDF::from(time_zone::AtTimeZone::default()).into())?;
+    state.register_udf(ScalarUDF::from(current_epoch::CurrentEpoch::default()).into())?;
     state.register_udf(ScalarUDF::from(pg_typeof::PgTypeof::default()).into())?;
     Ok(())
 }

@@ -28,6 +28,17 @@ pub const VIEW_ERRORS_MAX: usize = 10_000;
 /// How long the offsets of a source are remembered by epoch, in milliseconds; as long as collections keep versions.
 pub const OFFSET_HISTORY_MS: u64 = 15_000;
 
+/// How far back tables and materialized views are readable that do not say `WITH (history = …)`, in milliseconds. At the
+/// bound: older versions are let go of.
+pub const DEFAULT_HISTORY_MS: u64 = 60 * 60 * 1_000;
+
+/// Bytes that the past of such a relation may take, with the dead rows that it alone keeps; those of the last ten
+/// seconds, which queries and subscribers need, aside. At the bound: the oldest versions are let go of.
+pub const DEFAULT_HISTORY_BYTES_MAX: usize = 16 << 20;
+
+/// How much of the past a subscriber makes ready at a time, in milliseconds. At the bound: the rest waits until that is sent.
+pub const SUBSCRIPTION_STEP_MS_MAX: u64 = 10_000;
+
 /// Batches that a query computes ahead of its client. At the bound: the query waits.
 pub const QUERY_BATCHES_AHEAD_MAX: usize = 2;
 

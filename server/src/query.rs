@@ -2,6 +2,7 @@
 
 pub mod interrupt;
 pub mod names;
+pub mod past;
 pub mod pin;
 pub mod run;
 pub mod runtime;

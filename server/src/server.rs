@@ -15,6 +15,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use freshet_dataflow::{Engine, EngineConfig, Event, RowError};
 use freshet_planner::Planner;
 use freshet_storage::Store;
+use freshet_storage::collection::HistoryBudget;
 use freshet_types::{Clock, RelationId, SqlError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -39,6 +40,8 @@ pub struct Server {
     /// Held by a statement that changes the catalog: DDL goes one at a time.
     pub ddl: Arc<tokio::sync::Mutex<()>>,
     pub store: Store,
+    /// What the past of all relations takes together.
+    pub history_budget: Arc<HistoryBudget>,
     pub engine: Arc<Engine>,
     pub coordinator: CoordinatorHandle,
     pub planner: Planner,
@@ -146,6 +149,7 @@ impl Running {
             catalog: Catalog::default(),
             ddl: Arc::default(),
             store,
+            history_budget: Arc::new(HistoryBudget::new(config.history_bytes_max())),
             engine,
             coordinator: handle,
             planner: Planner::new(query_state.clone()),

@@ -2,6 +2,7 @@
 //!
 //! | relation           | one row                                                                    |
 //! |--------------------|----------------------------------------------------------------------------|
+//! | history            | a table or materialized view: how far back it is readable, and what that takes |
 //! | materialized_views | a materialized view and its query                                          |
 //! | view_status        | a materialized view: state, epoch, lag, rows, memory, row errors            |
 //! | view_errors        | a row on which an expression of a view failed, with the message             |
@@ -12,10 +13,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use freshet_connectors::StatusReport;
+use freshet_storage::collection::{HistoryPolicy, HistoryStatus};
 use freshet_types::Epoch;
 
 use crate::catalog::{Entry, MaterializedViewObject, Object, PUBLIC, SourceObject};
@@ -39,6 +41,7 @@ impl StatusRelations for Status<'_> {
             return None;
         }
         let columns = match name {
+            "history" => self.history(),
             "materialized_views" => self.materialized_views(),
             "view_status" => self.view_status(),
             "view_errors" => self.view_errors(),
@@ -98,6 +101,29 @@ impl Status<'_> {
             text("schema_name", views.iter().map(|_| Some(PUBLIC))),
             text("name", views.iter().map(|(entry, _)| Some(entry.name()))),
             text("definition", views.iter().map(|(_, view)| Some(view.query.sql()))),
+        ]
+    }
+
+    fn history(&self) -> Vec<Column> {
+        let catalog = self.server.catalog.state();
+        let relations: Vec<_> = catalog
+            .entries()
+            .filter_map(|entry| Some((entry, catalog.collection(entry.id())?)))
+            .map(|(entry, collection)| (entry, &collection.description().history, collection.history()))
+            .collect();
+        // A view that is not complete yet is readable at no epoch.
+        let told = |status: &HistoryStatus, epoch: Epoch| (status.upper > Epoch::ZERO).then_some(epoch.millis());
+        let bound = |policy: &HistoryPolicy| (policy.bytes_max < usize::MAX).then_some(policy.bytes_max as u64);
+        let trimmed = relations.iter().map(|(_, _, status)| Some(status.is_trimmed));
+        vec![
+            text("relation", relations.iter().map(|(entry, ..)| Some(entry.name()))),
+            time("since", relations.iter().map(|(_, _, status)| told(status, status.since))),
+            number("since_epoch", relations.iter().map(|(_, _, status)| told(status, status.since))),
+            number("epoch", relations.iter().map(|(_, _, status)| told(status, status.upper))),
+            number("history_ms", relations.iter().map(|(_, policy, _)| Some(policy.ms))),
+            number("bytes", relations.iter().map(|(_, _, status)| Some(status.bytes as u64))),
+            number("bytes_max", relations.iter().map(|(_, policy, _)| bound(policy))),
+            ("trimmed", Arc::new(BooleanArray::from_iter(trimmed))),
         ]
     }
 

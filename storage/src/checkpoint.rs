@@ -4,6 +4,7 @@
 //!   one into one [file], and then changes the [manifest] in one atomic batch: that is the
 //!   moment from which on it counts.
 //! * What an operator remembers comes as [`TableChange`]s and is filed in a [log](state_log) by table.
+//! * With the rows of a collection go its [versions], so that what was readable of the past stays so.
 //! * After a restart, [`Recovered`] gives all of it back as it was at the checkpoint's epoch.
 //! * [Files that nobody needs](garbage) are deleted after a commit, never before.
 //!
@@ -17,6 +18,7 @@ mod manifest;
 mod recover;
 mod segments;
 mod state_log;
+mod versions;
 #[cfg(test)]
 mod tests;
 
@@ -24,4 +26,6 @@ pub use change::{StateRows, TableChange};
 pub use commit::{Checkpoint, CheckpointStats, Checkpoints};
 pub(crate) use file::CheckpointFiles;
 pub use manifest::{Part, PieceId};
-pub use recover::{Recovered, Redistribute, ShardOf};
+pub use recover::{Recovered, Redistribute};
+
+pub use crate::collection::restore::ShardOf;

@@ -24,9 +24,11 @@
 mod changes;
 mod compaction;
 mod history;
+mod history_policy;
 mod identity;
 mod index;
 pub(crate) mod limits;
+pub(crate) mod past;
 mod progress;
 pub(crate) mod restore;
 pub(crate) mod rows;
@@ -48,17 +50,16 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use changes::ShardChanges;
+use history_policy::HistoryUse;
 use identity::Identity;
 use progress::Progress;
 use rows::RowLog;
 use shard::Shard;
 
+pub use history_policy::{HistoryBudget, HistoryPolicy, RECENT_HISTORY_MS};
 pub use progress::Hold;
 pub use snapshot::Snapshot;
 pub use writer::ShardWriter;
-
-/// How long old epochs stay readable if nothing else is asked for.
-pub const DEFAULT_HISTORY_MS: u64 = 10_000;
 
 /// What a collection holds and how it is filed.
 #[derive(Debug, Clone)]
@@ -70,15 +71,28 @@ pub struct CollectionDescription {
     pub key: Option<Vec<usize>>,
     /// Rows are only ever inserted, so that no index is needed to find a row to delete.
     pub append_only: bool,
-    /// How far `since` stays behind `upper`; see [`DEFAULT_HISTORY_MS`].
-    pub history_ms: u64,
+    /// How far `since` stays behind `upper`.
+    pub history: HistoryPolicy,
 }
 
 impl CollectionDescription {
-    /// A collection whose rows may be deleted, with the usual history.
+    /// A collection whose rows may be deleted, and of whose past no more is kept than everybody needs.
     pub fn new(name: impl Into<String>, schema: SchemaRef, key: Option<Vec<usize>>) -> Self {
-        Self { name: name.into(), schema, key, append_only: false, history_ms: DEFAULT_HISTORY_MS }
+        Self { name: name.into(), schema, key, append_only: false, history: HistoryPolicy::recent() }
     }
+}
+
+/// What a collection keeps of its past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryStatus {
+    /// The oldest readable epoch.
+    pub since: Epoch,
+    /// The last one.
+    pub upper: Epoch,
+    /// What the versions take, with the dead rows that they alone keep.
+    pub bytes: usize,
+    /// Whether there is less than was asked for, so that it takes no more memory than it may.
+    pub is_trimmed: bool,
 }
 
 /// Rows in shards, one for each dataflow worker.
@@ -92,6 +106,7 @@ struct Inner {
     identity: Identity,
     shards: Vec<Mutex<Shard>>,
     progress: Arc<Mutex<Progress>>,
+    history: HistoryUse,
     upper: watch::Sender<Epoch>,
     /// Which shards have a writer.
     has_writer: Vec<AtomicBool>,
@@ -126,6 +141,7 @@ impl Collection {
             identity,
             shards: (0..shards).map(|_| empty()).collect(),
             progress: Arc::new(Mutex::new(Progress::new(shards))),
+            history: HistoryUse::new(description.history.clone()),
             upper: watch::Sender::new(Epoch::ZERO),
             has_writer: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             description,
@@ -170,6 +186,23 @@ impl Collection {
     /// needed is freed as the writers go on.
     pub fn advance_since(&self, since: Epoch) {
         self.inner.progress.lock().advance_since(since);
+    }
+
+    /// Says that the collection did not exist before `epoch`: it is not readable there, even as empty.
+    pub fn begin_at(&self, epoch: Epoch) {
+        self.inner.progress.lock().begin_at(epoch);
+    }
+
+    /// What is kept of its past.
+    pub fn history(&self) -> HistoryStatus {
+        let progress = self.inner.progress.lock();
+        let wanted = progress.upper().minus_millis(self.inner.description.history.ms);
+        HistoryStatus {
+            since: progress.since(),
+            upper: progress.upper(),
+            bytes: self.inner.history.bytes(),
+            is_trimmed: progress.trimmed() > wanted,
+        }
     }
 
     /// Keeps `epoch` and later ones readable until the hold is dropped.
@@ -249,9 +282,21 @@ impl Inner {
     fn advance_upper(&self, shard: usize, upper: Epoch) -> Epoch {
         let mut progress = self.progress.lock();
         let upper = progress.advance_upper(shard, upper);
-        let since = progress.advance_since(upper.minus_millis(self.description.history_ms));
+        let since = progress.advance_since(upper.minus_millis(self.description.history.ms));
         // Told while the lock is held, so that two shards cannot publish in the wrong order.
         self.upper.send_if_modified(|published| std::mem::replace(published, upper) != upper);
         since
+    }
+
+    /// Moves `since` up if the history of `shard` takes more than it may. Gives where it is.
+    fn trim(&self, shard: &Shard, since: Epoch) -> Epoch {
+        let own = shard.history_bytes();
+        let allowance = self.history.allowance(own);
+        if own <= allowance {
+            return since;
+        }
+        let mut progress = self.progress.lock();
+        let latest = progress.upper().minus_millis(self.description.history.ms.min(RECENT_HISTORY_MS));
+        progress.trim(shard.since_within(allowance, latest))
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn plan_view(
     columns: &[String],
     catalog: &dyn PlannerCatalog,
 ) -> Result<ViewPlan, SqlError> {
-    let names = Names::new(state, catalog);
+    let names = Names::of_now(state, catalog);
     let logical = with_column_names(names.plan(query, &[])?, columns)?;
     refuse::refuse(&logical)?;
     let optimized = optimize::optimize(without_sorts(logical.clone())?, state)?;

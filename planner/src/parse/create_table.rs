@@ -3,11 +3,14 @@
 use freshet_types::{SqlError, SqlState};
 
 use super::columns::{ColumnList, column_list};
-use super::options::with_options;
+use super::options::{unknown_option, with_options};
 use super::tokens::Tokens;
 use super::{if_not_exists, unsupported};
 use crate::declaration::TableDefinition;
 use crate::statement::{CreateTable, Options, Statement};
+
+/// What WITH may say of a table.
+const OPTIONS: [&str; 1] = ["history"];
 
 /// Reads on after `CREATE TABLE`, which began at `mark`.
 pub(super) fn create_table(tokens: &mut Tokens, mark: usize) -> Result<Statement, SqlError> {
@@ -39,9 +42,10 @@ fn definition(table: &str, list: ColumnList, options: Options) -> Result<TableDe
         return Err(SqlError::unsupported("generated columns of tables are not supported yet")
             .with_hint("compute the column in a view"));
     }
-    if let Some(name) = options.iter().map(|(name, _)| name).next() {
-        return Err(SqlError::new(SqlState::InvalidParameterValue, format!("unknown option \"{name}\"")));
+    if let Some((name, _)) = options.iter().find(|(name, _)| !OPTIONS.contains(name)) {
+        return Err(unknown_option(name, &OPTIONS));
     }
+    let _valid = options.duration("history")?;
     let index_of = |name: &String| {
         columns.iter().position(|column| column.name == *name).ok_or_else(|| {
             let message = format!("column \"{name}\" named in key does not exist");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
-use freshet_types::{SqlError, SqlState};
+use freshet_types::SqlError;
 
 use super::options::{options, unknown_option};
 use super::tokens::Tokens;
@@ -67,28 +67,7 @@ fn timeout(tokens: &mut Tokens) -> Result<Option<Duration>, SqlError> {
     if let Some((name, _)) = options.iter().find(|(name, _)| *name != "timeout") {
         return Err(unknown_option(name, &["timeout"]));
     }
-    options.get("timeout").map(duration).transpose()
-}
-
-/// `1s`, `500ms`, `2 minutes`; a number alone is seconds.
-fn duration(text: &str) -> Result<Duration, SqlError> {
-    let invalid = || {
-        SqlError::new(SqlState::InvalidParameterValue, format!("invalid value for option \"timeout\": \"{text}\""))
-            .with_hint("write a time such as '500ms', '1s' or '2 minutes'")
-    };
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number: f64 = text[..digits].parse().map_err(|_| invalid())?;
-    let seconds_per_unit = match text[digits..].trim() {
-        "us" | "microsecond" | "microseconds" => 1e-6,
-        "ms" | "millisecond" | "milliseconds" => 1e-3,
-        "" | "s" | "sec" | "second" | "seconds" => 1.0,
-        "m" | "min" | "minute" | "minutes" => 60.0,
-        "h" | "hour" | "hours" => 3_600.0,
-        "d" | "day" | "days" => 86_400.0,
-        _ => return Err(invalid()),
-    };
-    Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| invalid())
+    options.duration("timeout")
 }
 
 /// `CLOSE name | ALL`

@@ -29,6 +29,7 @@ mod tests;
 mod tokens;
 mod transaction;
 mod unsupported;
+pub(crate) mod versions;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use freshet_types::SqlError;

@@ -10,6 +10,9 @@ const DATABASE: &str = "freshet";
 
 /// A relation's name from its folded parts.
 pub(crate) fn object_name(mut parts: Vec<String>) -> Result<ObjectName, SqlError> {
+    if parts.iter().any(|part| super::versions::split(part).1.is_some()) {
+        return Err(SqlError::syntax("FOR SYSTEM_TIME AS OF is for relations that are read"));
+    }
     let written = parts.join(".");
     let name = parts.pop().ok_or_else(|| SqlError::internal("a name without parts"))?;
     let schema = parts.pop();

@@ -1,5 +1,7 @@
 //! `(name = value, …)`, as WITH and other clauses have it.
 
+use std::time::Duration;
+
 use datafusion::sql::sqlparser::tokenizer::Token;
 use freshet_types::{SqlError, SqlState};
 
@@ -75,6 +77,39 @@ pub(super) fn boolean(name: &str, value: &str) -> Result<bool, SqlError> {
         )
         .with_hint("use true or false")),
     }
+}
+
+impl Options {
+    /// A time such as `1s`, `500ms`, `2 minutes`; a number alone is seconds.
+    ///
+    /// # Errors
+    /// If the value is none.
+    pub fn duration(&self, name: &str) -> Result<Option<Duration>, SqlError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let parsed = duration(value).ok_or_else(|| {
+            let message = format!("invalid value for option \"{name}\": \"{value}\"");
+            SqlError::new(SqlState::InvalidParameterValue, message)
+                .with_hint("write a time such as '500ms', '1s', '2 minutes' or '7 days'")
+        });
+        parsed.map(Some)
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().ok()?;
+    let seconds_per_unit = match text[digits..].trim() {
+        "us" | "microsecond" | "microseconds" => 1e-6,
+        "ms" | "millisecond" | "milliseconds" => 1e-3,
+        "" | "s" | "sec" | "second" | "seconds" => 1.0,
+        "m" | "min" | "minute" | "minutes" => 60.0,
+        "h" | "hour" | "hours" => 3_600.0,
+        "d" | "day" | "days" => 86_400.0,
+        "w" | "week" | "weeks" => 7.0 * 86_400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number * seconds_per_unit).ok()
 }
 
 /// The error for an option that does not exist, with the nearest one that does.

@@ -1,4 +1,4 @@
-//! `SUBSCRIBE [TO] name | (query) [WITH (SNAPSHOT, PROGRESS, UPSERT)] [AS OF epoch]`.
+//! `SUBSCRIBE [TO] name | (query) [WITH (SNAPSHOT, PROGRESS, UPSERT)] [AS OF instant]`.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use freshet_types::SqlError;
@@ -6,7 +6,7 @@ use freshet_types::SqlError;
 use super::options::{boolean, option_value, unknown_option};
 use super::query;
 use super::tokens::Tokens;
-use crate::statement::{Subscribe, SubscribeTarget};
+use crate::statement::{Expression, Subscribe, SubscribeTarget};
 
 pub(super) fn subscribe(tokens: &mut Tokens) -> Result<Subscribe, SqlError> {
     tokens.expect("SUBSCRIBE")?;
@@ -23,7 +23,7 @@ pub(super) fn subscribe(tokens: &mut Tokens) -> Result<Subscribe, SqlError> {
         tokens.parenthesized(|tokens| option(tokens, &mut subscribe))?;
     }
     if tokens.accept("AS OF") {
-        subscribe.as_of = Some(tokens.unsigned()?);
+        subscribe.as_of = Some(Expression::new(tokens.expression()?));
     }
     Ok(subscribe)
 }

@@ -333,7 +333,8 @@ fn reading_changes() {
     let sql = "SUBSCRIBE v WITH (SNAPSHOT = false, PROGRESS) AS OF 17";
     let Statement::Subscribe(subscribe) = one(sql) else { panic!() };
     let target = SubscribeTarget::Relation(name("v"));
-    assert_eq!(subscribe, Subscribe { target, snapshot: false, progress: true, upsert: false, as_of: Some(17) });
+    assert_eq!(subscribe.as_of.as_ref().map(ToString::to_string).as_deref(), Some("17"));
+    assert_eq!(subscribe, Subscribe { target, snapshot: false, progress: true, upsert: false, ..subscribe.clone() });
     let Statement::Subscribe(subscribe) = one("SUBSCRIBE TO (SELECT 1)") else { panic!() };
     assert!(matches!(subscribe.target, SubscribeTarget::Query(query) if query.sql() == "SELECT 1"));
     let error = error("SUBSCRIBE v WITH (SNAPSHOTS = true)");
@@ -426,4 +427,32 @@ fn sinks() {
     ] {
         assert_eq!(shown(sql), expected, "{sql}");
     }
+}
+
+#[test]
+fn relations_as_they_were() {
+    let text = "SELECT * FROM Orders FOR SYSTEM_TIME AS OF now() - INTERVAL '5 minutes' AS o, s.\"T\" for system_time as of 17 JOIN u ON true";
+    let Statement::Query(query) = one(text) else { panic!() };
+    assert_eq!(query.sql(), text, "the text of a query is what was written");
+    let short = "CREATE VIEW v AS SELECT 1 FROM t FOR SYSTEM_TIME AS OF 5 -- then";
+    let Statement::CreateView(view) = one(short) else { panic!() };
+    assert_eq!(view.query.sql(), "SELECT 1 FROM t FOR SYSTEM_TIME AS OF 5");
+    assert_eq!(
+        shown("SELECT a FOR SYSTEM_TIME AS OF 5 FROM t"),
+        "42601: syntax error at or near \"FOR\" at 10"
+    );
+    for wrong in [
+        "SELECT * FROM t AS x FOR SYSTEM_TIME AS OF 5",
+        "SELECT * FROM t FOR SYSTEM_TIME AS OF",
+        "SELECT * FROM t FOR SYSTEM_TIME AS OF )",
+        "SELECT * FROM (SELECT 1) FOR SYSTEM_TIME AS OF 5",
+        "UPDATE t FOR SYSTEM_TIME AS OF 5 SET a = 1",
+        "DELETE FROM t FOR SYSTEM_TIME AS OF 5",
+        "INSERT INTO t FOR SYSTEM_TIME AS OF 5 VALUES (1)",
+        "DROP TABLE t FOR SYSTEM_TIME AS OF 5",
+        "SUBSCRIBE t FOR SYSTEM_TIME AS OF 5",
+    ] {
+        assert!(shown(wrong).starts_with("42601: "), "{wrong}: {}", shown(wrong));
+    }
+    assert!(matches!(one("INSERT INTO t SELECT * FROM t FOR SYSTEM_TIME AS OF 5"), Statement::Insert(_)));
 }

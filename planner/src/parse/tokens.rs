@@ -11,6 +11,7 @@ use freshet_types::SqlError;
 
 use super::position::SqlText;
 use super::reserved::{is_reserved, reserved_relation};
+use super::versions;
 use crate::statement::ObjectName;
 
 /// How deep parentheses, subqueries and other recursive constructs may nest.
@@ -22,17 +23,20 @@ static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 pub(super) struct Tokens<'a> {
     parser: Parser<'static>,
     text: SqlText<'a>,
+    /// Where FOR SYSTEM_TIME AS OF stood.
+    versions: Vec<Location>,
 }
 
 impl<'a> Tokens<'a> {
     pub fn new(sql: &'a str) -> Result<Self, SqlError> {
         let text = SqlText::new(sql);
-        let tokens =
+        let mut tokens =
             Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|error| text.tokenizer_error(&error))?;
         text.check_names(&tokens)?;
         text.check_depth(&tokens)?;
+        let versions = versions::fold_clauses(&mut tokens, &DIALECT);
         let parser = Parser::new(&DIALECT).with_recursion_limit(NESTING_MAX).with_tokens_with_locations(tokens);
-        Ok(Self { parser, text })
+        Ok(Self { parser, text, versions })
     }
 
     pub fn peek(&self) -> &Token {
@@ -183,8 +187,11 @@ impl<'a> Tokens<'a> {
         rule(&mut self.parser).map_err(|error| self.text.parser_error(&error, self.parser.peek_token_ref()))
     }
 
-    /// Refuses a syntax tree in which a reserved word stands for a relation.
-    pub fn check_relations(&self, tree: &impl ast::Visit) -> Result<(), SqlError> {
+    /// Refuses a syntax tree in which a reserved word stands for a relation, or FOR SYSTEM_TIME AS OF behind anything else.
+    pub fn check_relations(&self, tree: &(impl ast::Visit + ToString)) -> Result<(), SqlError> {
+        if let Some(clause) = self.versions.first().filter(|_| !versions::are_in_place(tree)) {
+            return Err(self.unexpected_at(*clause));
+        }
         match reserved_relation(tree) {
             None => Ok(()),
             location => Err(self.text.syntax_error_at(location, self.parser.peek_token_ref())),

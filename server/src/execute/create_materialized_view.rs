@@ -154,8 +154,9 @@ async fn complete(name: &str, view: &MaterializedViewObject) -> Result<(), SqlEr
     }
 }
 
-/// The options of a view. All but `background` are for tiers that do not exist yet, and are refused rather than ignored.
+/// Whether to answer before the view is complete. Options of a view that do not exist yet are refused rather than ignored.
 fn background(options: &Options) -> Result<bool, SqlError> {
+    let _valid = options.duration("history")?;
     let mut background = false;
     for (name, value) in options.iter() {
         match (name, value) {
@@ -165,13 +166,14 @@ fn background(options: &Options) -> Result<bool, SqlError> {
                 let message = format!("invalid value for option \"background\": \"{other}\"");
                 return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint("use true or false"));
             }
-            ("retain" | "hot" | "warm" | "cold" | "history" | "memory" | "on_limit" | "on_error", _) => {
+            ("history", _) => {}
+            ("retain" | "hot" | "warm" | "cold" | "memory" | "on_limit" | "on_error", _) => {
                 return Err(SqlError::unsupported(format!("option \"{name}\" of a view is not supported yet")));
             }
             (other, _) => {
                 let message = format!("unknown option \"{other}\" of a materialized view");
                 return Err(SqlError::new(SqlState::InvalidParameterValue, message)
-                    .with_hint("the option of a materialized view is \"background\""));
+                    .with_hint("the options of a materialized view are \"background\" and \"history\""));
             }
         }
     }

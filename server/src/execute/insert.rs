@@ -12,7 +12,7 @@ use crate::execute::rows::{self, KeyIndex, arrow_error, evaluate};
 use crate::execute::select::{types_of, with_names};
 use crate::execute::write::{commit, refuse_in_transaction, respond};
 use crate::query::pin::read_error;
-use crate::query::run;
+use crate::query::{run, session_functions};
 use crate::session::{Description, Response, Session};
 
 pub async fn execute(session: &Session, insert: &Insert, parameters: Vec<ScalarValue>) -> Result<Response, SqlError> {
@@ -28,7 +28,8 @@ pub async fn execute(session: &Session, insert: &Insert, parameters: Vec<ScalarV
         Some(_) => Some(table.write_lock.clone().lock_owned().await),
         None => None,
     };
-    let query = run::Query { plan: bind(plan, parameters)?, reads };
+    let plan = session_functions::resolve(bind(plan, parameters)?, session)?;
+    let query = run::Query { plan, reads };
     let sealed = server.coordinator.sealed();
     let batches = query.collect(server, sealed, sealed).await?;
     let proposed = rows::gather(&table.schema, &batches, 0..table.schema.fields().len())?;

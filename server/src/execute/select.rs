@@ -8,7 +8,7 @@ use datafusion::scalar::ScalarValue;
 use freshet_planner::{Query, bind, output_schema, parameter_types};
 use freshet_types::SqlError;
 
-use crate::query::names::Names;
+use crate::query::names::{Names, now_us};
 use crate::query::pin::Reads;
 use crate::query::{run, session_functions};
 use crate::session::{Description, Response, Session};
@@ -47,7 +47,8 @@ pub fn with_names<T>(
 ) -> Result<(T, Arc<Reads>), SqlError> {
     let reads = Arc::new(Reads::default());
     let status = Status { server: &session.server };
-    let names = Names { catalog: session.server.catalog.state(), reads: reads.clone(), status: &status };
+    let now_us = now_us(&session.server.clock);
+    let names = Names { catalog: session.server.catalog.state(), reads: reads.clone(), status: &status, now_us };
     Ok((plan(&names)?, reads))
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use freshet_planner::statement::{Subscribe, SubscribeTarget};
+use freshet_planner::statement::{Expression, Subscribe, SubscribeTarget};
 use freshet_storage::collection::{Collection, CollectionError};
 use freshet_types::{Delta, Epoch, SqlError, SqlState};
 use futures::stream;
@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Entry, Object, ObjectKind, undefined};
 use crate::execute::rows::{KeyIndex, arrow_error};
+use crate::limits::SUBSCRIPTION_STEP_MS_MAX as STEP_MS_MAX;
+use crate::query::names::now_us;
+use crate::query::past::{self, Passed};
 use crate::query::pin::read_error;
 use crate::session::{Response, RowStream, Session};
 
@@ -45,13 +48,15 @@ pub async fn start(session: &Session, subscribe: &Subscribe) -> Result<(SchemaRe
             .with_detail("UPSERT tells changes by key")
             .with_hint("subscribe without UPSERT, or to a view with GROUP BY, whose key are the groups"));
     }
-    let not_before = session.server.coordinator.last_commit().max(Epoch(1));
-    let mut upper = collection.watch_upper();
-    let begin = match upper.wait_for(|upper| *upper >= not_before).await {
-        Ok(upper) => *upper,
-        Err(_) => return Err(dropped(entry.name())),
+    let upper = collection.watch_upper();
+    let position = match &subscribe.as_of {
+        Some(instant) => past_position(session, &entry, &collection, instant).await?,
+        None => {
+            let not_before = session.server.coordinator.last_commit().max(Epoch(1));
+            let begin = upper.clone().wait_for(|upper| *upper >= not_before).await.map(|upper| *upper);
+            begin.map_err(|_| dropped(entry.name()))?
+        }
     };
-    let position = subscribe.as_of.map_or(begin, Epoch);
     let schema = output_schema(&description.schema, subscribe);
     let mut subscription = Subscription {
         name: entry.name().to_owned(),
@@ -68,15 +73,31 @@ pub async fn start(session: &Session, subscribe: &Subscribe) -> Result<(SchemaRe
     };
     if subscribe.snapshot {
         subscription.begin_snapshot()?;
-    } else if subscribe.as_of.is_some() {
-        // An epoch that cannot be read any more is refused now, and not with the first change.
-        subscription.collection.changes(position, position).map_err(|error| subscription.fell_behind(error))?;
     }
     let rows = stream::try_unfold(subscription, |mut subscription| async move {
         let batch = subscription.next().await?;
         Ok(Some((batch, subscription)))
     });
     Ok((schema, Box::pin(rows)))
+}
+
+/// The epoch of an instant in the past of a relation, from which on it is readable.
+async fn past_position(
+    session: &Session,
+    entry: &Entry,
+    collection: &Collection,
+    instant: &Expression,
+) -> Result<Epoch, SqlError> {
+    let server = &session.server;
+    let at = server.planner.instant(instant, now_us(&server.clock))?;
+    Passed { sealed: server.coordinator.sealed(), now_ms: server.clock.now_ms() }.check(entry.name(), at)?;
+    let view = match &entry.object {
+        Object::MaterializedView(view) => Some(&**view),
+        _ => None,
+    };
+    past::wait_for(entry.name(), collection, view, at).await?;
+    // An epoch that cannot be read any more is refused now, and not with the first change.
+    collection.hold(at).map(|hold| hold.epoch()).map_err(|error| past::not_kept(collection, error))
 }
 
 fn target(session: &Session, subscribe: &Subscribe) -> Result<(Arc<Entry>, Arc<Collection>), SqlError> {
@@ -162,7 +183,8 @@ impl Subscription {
             }
             let upper = *self.upper.borrow_and_update();
             if upper > self.position {
-                self.advance(upper)?;
+                // Who begins far in the past gets there in steps.
+                self.advance(upper.min(Epoch(self.position.millis().saturating_add(STEP_MS_MAX))))?;
                 continue;
             }
             if self.relation.strong_count() == 0 {
@@ -179,7 +201,7 @@ impl Subscription {
         }
     }
 
-    /// Makes ready what has changed up to `upper`.
+    /// Makes ready what has changed up to `upper`, which is readable.
     fn advance(&mut self, upper: Epoch) -> Result<(), SqlError> {
         let changes = self.collection.changes(self.position, upper).map_err(|error| self.fell_behind(error))?;
         for (epoch, delta) in changes {

@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use freshet_connectors::DeadLetter;
-use freshet_storage::collection::{Collection, CollectionDescription, DEFAULT_HISTORY_MS, ShardWriter};
+use freshet_storage::collection::{Collection, CollectionDescription, HistoryPolicy, ShardWriter};
 use freshet_types::{Delta, Epoch};
 use tracing::{error, warn};
 
@@ -35,7 +35,7 @@ pub fn description(source_name: &str) -> CollectionDescription {
         schema: schema(),
         key: None,
         append_only: true,
-        history_ms: DEFAULT_HISTORY_MS,
+        history: HistoryPolicy::recent(),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Planning comes before the epoch is known, so the plan holds [`PinnedTable`]s, which look up what they read in the
 //! query's [`Reads`]. Once the plan says which relations there are, [`Reads::pin`] waits until they can be read
-//! together, picks the epoch, and takes the snapshots; only then is the plan executed.
+//! together, picks the epoch, and takes the snapshots; only then is the plan executed. What is to be read
+//! [as it was](past) has an epoch of its own, and is read once for each.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -22,14 +23,18 @@ use parking_lot::Mutex;
 use crate::catalog::{MaterializedViewObject, SourceObject};
 use crate::pipeline::view_failure::ViewFailure;
 use crate::pipeline::view_status::ViewState;
+use crate::query::past::{self, Passed};
 use crate::query::source_scan::SourceTable;
 
 /// What a query reads.
 #[derive(Default)]
 pub struct Reads {
-    relations: Mutex<BTreeMap<RelationId, Readable>>,
-    pinned: OnceLock<HashMap<RelationId, Pinned>>,
+    relations: Mutex<BTreeMap<Read, Readable>>,
+    pinned: OnceLock<HashMap<Read, Pinned>>,
 }
+
+/// A relation that is read, and when: as it was at an epoch, or, with `None`, as it is at the query's own.
+pub type Read = (RelationId, Option<Epoch>);
 
 /// Where the rows of a relation are.
 #[derive(Clone)]
@@ -53,18 +58,24 @@ pub struct PinnedAt {
 
 impl Reads {
     /// A table for the plan, in the place of `readable`.
-    pub fn table(self: &Arc<Self>, id: RelationId, schema: SchemaRef, readable: Readable) -> Arc<dyn TableProvider> {
-        self.relations.lock().insert(id, readable);
-        Arc::new(PinnedTable { id, schema, reads: self.clone() })
+    pub fn table(self: &Arc<Self>, read: Read, schema: SchemaRef, readable: Readable) -> Arc<dyn TableProvider> {
+        self.relations.lock().insert(read, readable);
+        Arc::new(PinnedTable { read, schema, reads: self.clone() })
     }
 
     /// Picks the epoch: the least upper of all that is read, and not before `not_before` (the last acknowledged write);
-    /// waits until there is one. `sealed` is the last sealed epoch, for queries that read no collection.
-    pub async fn pin(&self, not_before: Epoch, sealed: Epoch) -> Result<PinnedAt, SqlError> {
-        let relations: Vec<_> = self.relations.lock().iter().map(|(id, readable)| (*id, readable.clone())).collect();
-        let mut notices = Vec::new();
-        let mut epoch = None;
-        for (_, readable) in &relations {
+    /// waits until there is one. What is read as it was does not count. `passed` tells the last sealed epoch, for
+    /// queries that read no collection.
+    pub async fn pin(&self, not_before: Epoch, passed: Passed) -> Result<PinnedAt, SqlError> {
+        let relations: Vec<_> = self.relations.lock().iter().map(|(read, readable)| (*read, readable.clone())).collect();
+        let mut pinned = HashMap::new();
+        for (read, readable) in &relations {
+            if let (_, Some(at)) = read {
+                pinned.insert(*read, pin_past(readable, *at, passed).await?);
+            }
+        }
+        let (mut notices, mut epoch) = (Vec::new(), None);
+        for (_, readable) in relations.iter().filter(|((_, at), _)| at.is_none()) {
             let upper = match readable {
                 Readable::Table(collection) => wait_for(collection, not_before).await,
                 Readable::View { name, object } => {
@@ -76,10 +87,9 @@ impl Reads {
             };
             epoch = Some(epoch.map_or(upper, |epoch: Epoch| epoch.min(upper)));
         }
-        let epoch = epoch.unwrap_or(sealed);
-        let mut pinned = HashMap::new();
-        for (id, readable) in relations {
-            pinned.insert(id, pin_one(&readable, epoch).await?);
+        let epoch = epoch.unwrap_or(passed.sealed);
+        for (read, readable) in relations.into_iter().filter(|((_, at), _)| at.is_none()) {
+            pinned.insert(read, pin_one(&readable, epoch).await?);
         }
         // A second execution of the same plan would need new reads; there is none.
         if self.pinned.set(pinned).is_err() {
@@ -145,6 +155,21 @@ async fn pin_one(readable: &Readable, epoch: Epoch) -> Result<Pinned, SqlError> 
     }
 }
 
+/// The rows of a table or a view at an epoch that was asked for.
+async fn pin_past(readable: &Readable, at: Epoch, passed: Passed) -> Result<Pinned, SqlError> {
+    let (collection, view) = match readable {
+        Readable::Table(collection) => (collection, None),
+        Readable::View { object, .. } => (&object.collection, Some(&**object)),
+        Readable::Source { name, .. } => {
+            return Err(SqlError::internal(format!("source \"{name}\" is read as it was")));
+        }
+    };
+    let name = &collection.description().name;
+    passed.check(name, at)?;
+    past::wait_for(name, collection, view, at).await?;
+    collection.snapshot(at).map(Pinned::Snapshot).map_err(|error| past::not_kept(collection, error))
+}
+
 fn never_ends(name: &str) -> SqlError {
     let message = format!("source \"{name}\" keeps no rows that could be selected");
     SqlError::new(SqlState::ObjectNotInPrerequisiteState, message)
@@ -167,14 +192,14 @@ pub fn read_error(error: CollectionError) -> SqlError {
 
 /// A relation in a plan whose epoch is not known yet.
 pub struct PinnedTable {
-    id: RelationId,
+    read: Read,
     schema: SchemaRef,
     reads: Arc<Reads>,
 }
 
 impl std::fmt::Debug for PinnedTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PinnedTable").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("PinnedTable").field("read", &self.read).finish_non_exhaustive()
     }
 }
 
@@ -200,7 +225,7 @@ impl TableProvider for PinnedTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let pinned = self.reads.pinned.get().and_then(|pinned| pinned.get(&self.id));
+        let pinned = self.reads.pinned.get().and_then(|pinned| pinned.get(&self.read));
         match pinned {
             Some(Pinned::Snapshot(snapshot)) => {
                 SnapshotTable::new(snapshot.clone()).scan(state, projection, filters, limit).await

@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::query::interrupt::interruptible;
+use crate::query::past::Passed;
 use crate::query::pin::{PinnedAt, Reads};
 use crate::server::Server;
 use crate::session::RowStream;
@@ -32,7 +33,7 @@ impl Query {
         not_before: Epoch,
         sealed: Epoch,
     ) -> Result<(RowStream, PinnedAt), SqlError> {
-        let pinned = self.reads.pin(not_before, sealed).await?;
+        let pinned = self.reads.pin(not_before, passed(server, sealed)).await?;
         let (stream, _) = run(server, &self.plan).await?;
         Ok((stream, pinned))
     }
@@ -50,19 +51,23 @@ impl Query {
 
     /// The physical plan as lines of text.
     pub async fn explain(self, server: &Server, not_before: Epoch, sealed: Epoch) -> Result<String, SqlError> {
-        self.reads.pin(not_before, sealed).await?;
+        self.reads.pin(not_before, passed(server, sealed)).await?;
         let plan = physical(&server.query_state, &self.plan).await?;
         Ok(displayable(plan.as_ref()).indent(false).to_string())
     }
 
     /// Runs the query to its end, and tells its plan with what each operator did.
     pub async fn explain_analyze(self, server: &Server, not_before: Epoch, sealed: Epoch) -> Result<String, SqlError> {
-        self.reads.pin(not_before, sealed).await?;
+        self.reads.pin(not_before, passed(server, sealed)).await?;
         let (stream, plan) = run(server, &self.plan).await?;
         stream.try_for_each(|_| std::future::ready(Ok(()))).await?;
         let display = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(plan.as_ref());
         Ok(display.indent(false).to_string())
     }
+}
+
+fn passed(server: &Server, sealed: Epoch) -> Passed {
+    Passed { sealed, now_ms: server.clock.now_ms() }
 }
 
 /// Starts a plan; gives its rows, and the plan as it runs.

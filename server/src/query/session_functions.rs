@@ -1,4 +1,4 @@
-//! `current_setting` and `set_config`: what a query asks of its session, answered before it runs.
+//! `current_setting`, `set_config` and `current_epoch`: what a query asks of its session, answered before it runs.
 
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -39,6 +39,10 @@ fn answer(expr: Expr, session: &Session) -> Result<Transformed<Expr>> {
             let mut state = session.state();
             state.settings.set(name, value).map_err(external)?;
             Some(state.settings.get(name).map_err(external)?.1.to_owned())
+        }
+        ("current_epoch", Some([])) => {
+            let sealed = i64::try_from(session.server.coordinator.sealed().millis()).ok();
+            return Ok(Transformed::yes(Expr::Literal(ScalarValue::Int64(sealed), None)));
         }
         _ => return Ok(Transformed::no(expr)),
     };

@@ -8,14 +8,15 @@ use freshet_connectors as connectors;
 use freshet_planner::declaration::{ColumnDefinition, Encode, IncludeField};
 use freshet_planner::plan::Properties;
 use freshet_planner::statement::{CreateMaterializedView, CreateSink, CreateTable, CreateView};
-use freshet_planner::{PlannerCatalog, SourceDeclaration, ViewPlan};
+use freshet_planner::{Options, PlannerCatalog, SourceDeclaration, ViewPlan};
 use freshet_storage::StorageError;
-use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, DEFAULT_HISTORY_MS};
+use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, HistoryPolicy};
 use freshet_types::{SqlError, SqlState};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, SourceObject, TableObject, ViewObject};
+use crate::limits::{DEFAULT_HISTORY_BYTES_MAX, DEFAULT_HISTORY_MS};
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
 use crate::pipeline::view_status::ViewStatus;
@@ -44,7 +45,7 @@ pub fn table(
 ) -> Result<TableObject, SqlError> {
     let collection = match collection {
         Some(collection) => collection,
-        None => Collection::new(table_description(create), 1).map_err(collection_error)?,
+        None => Collection::new(table_description(server, create)?, 1).map_err(collection_error)?,
     };
     Ok(TableObject {
         definition: create.definition.clone(),
@@ -55,14 +56,25 @@ pub fn table(
     })
 }
 
-pub fn table_description(create: &CreateTable) -> CollectionDescription {
-    CollectionDescription {
+pub fn table_description(server: &Server, create: &CreateTable) -> Result<CollectionDescription, SqlError> {
+    Ok(CollectionDescription {
         name: create.name.name.clone(),
         schema: create.definition.schema(),
         key: create.definition.primary_key.clone(),
         append_only: false,
-        history_ms: DEFAULT_HISTORY_MS,
-    }
+        history: history(server, &create.definition.options)?,
+    })
+}
+
+/// How much of its past a relation with these options keeps. What nobody asked for has a bound of its own.
+fn history(server: &Server, options: &Options) -> Result<HistoryPolicy, SqlError> {
+    let budget = server.history_budget.clone();
+    Ok(match options.duration("history")? {
+        Some(asked) => {
+            HistoryPolicy { ms: u64::try_from(asked.as_millis()).unwrap_or(u64::MAX), bytes_max: usize::MAX, budget }
+        }
+        None => HistoryPolicy { ms: DEFAULT_HISTORY_MS, bytes_max: DEFAULT_HISTORY_BYTES_MAX, budget },
+    })
 }
 
 pub fn view(server: &Server, create: &CreateView, names: &dyn PlannerCatalog) -> Result<ViewObject, SqlError> {
@@ -77,7 +89,7 @@ pub fn materialized_view(
 ) -> Result<MaterializedViewObject, SqlError> {
     let plan = server.planner.plan_view(&create.query, &create.columns, names)?;
     let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
-    let description = view_description(&create.name.name, &plan);
+    let description = view_description(&create.name.name, &plan, history(server, &create.options)?);
     Ok(MaterializedViewObject {
         query: create.query.clone(),
         reads,
@@ -88,13 +100,13 @@ pub fn materialized_view(
     })
 }
 
-pub fn view_description(name: &str, plan: &ViewPlan) -> CollectionDescription {
+pub fn view_description(name: &str, plan: &ViewPlan, history: HistoryPolicy) -> CollectionDescription {
     CollectionDescription {
         name: name.to_owned(),
         schema: plan.schema.clone(),
         key: plan.node.properties.key.clone(),
         append_only: plan.node.properties.append_only,
-        history_ms: DEFAULT_HISTORY_MS,
+        history,
     }
 }
 

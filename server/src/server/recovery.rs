@@ -16,7 +16,7 @@ use freshet_dataflow::{SavedState, output_shards};
 use freshet_planner::Statement;
 use freshet_planner::statement::{CreateMaterializedView, CreateSink, CreateSource, CreateTable};
 use freshet_storage::checkpoint::{Checkpoints, Part, Recovered, Redistribute};
-use freshet_storage::collection::{Collection, CollectionDescription};
+use freshet_storage::collection::{Collection, CollectionDescription, HistoryPolicy};
 use freshet_storage::{OutboxBatch, StorageError, Store, WalKey};
 use freshet_types::{Clock, Delta, Epoch, RelationId, SqlError};
 use futures::TryStreamExt;
@@ -31,7 +31,7 @@ use crate::pipeline::dead_letters;
 use crate::pipeline::sink::{Rows, SinkObject};
 use crate::pipeline::sink_sender;
 use crate::pipeline::view_status::ViewStatus;
-use crate::query::names::Names;
+use crate::query::names::{Names, now_us};
 use crate::server::{Server, objects};
 use crate::status::Status;
 
@@ -172,11 +172,13 @@ impl Restoring<'_> {
     }
 
     fn names<'b>(&self, status: &'b Status<'b>) -> Names<'b> {
-        Names { catalog: self.server.catalog.state(), reads: Arc::default(), status }
+        let now_us = now_us(&self.server.clock);
+        Names { catalog: self.server.catalog.state(), reads: Arc::default(), status, now_us }
     }
 
     async fn table(&self, record: &Record, create: &CreateTable) -> anyhow::Result<TableObject> {
-        let collection = self.whole_collection(record.id, objects::table_description(create)).await;
+        let description = objects::table_description(self.server, create)?;
+        let collection = self.whole_collection(record.id, description).await;
         let collection = collection.map_err(|error| self.lost_rows(&error))?;
         let table = objects::table(self.server, create, collection)?;
         let writer = table.collection.writer(0);
@@ -286,7 +288,7 @@ impl Restoring<'_> {
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(None) };
         let all_in_one = |rows: &arrow::array::RecordBatch| vec![0; rows.num_rows()];
-        let description = objects::view_description(relation.name(), &view.plan);
+        let description = objects::view_description(relation.name(), &view.plan, HistoryPolicy::recent());
         let rows = checkpoint.collection(relation.id(), description, 1, Redistribute::Always(&all_in_one)).await;
         let rows = rows.unwrap_or_else(|error| {
             warn!(view = relation.name(), "cannot read what sinks have sent of it: {error}");
@@ -337,7 +339,7 @@ impl Restoring<'_> {
                 vec![0; rows.num_rows()]
             })
         };
-        let description = objects::view_description(&record.name, &plan);
+        let description = objects::view_description(&record.name, &plan, view.collection.description().history.clone());
         let redistribute = Redistribute::IfShardsDiffer(&shard_of);
         let collection = checkpoint.collection(record.id, description, workers, redistribute).await?;
         if let Some(error) = failure.into_inner() {

@@ -9,6 +9,7 @@ mod depth;
 mod disk;
 mod docs;
 mod generators;
+mod history;
 mod http;
 mod kafka;
 mod protocol;

@@ -17,8 +17,9 @@ use super::file::{CheckpointFiles, FileWriter};
 use super::manifest::{Head, Manifest, Part, Piece, PieceId};
 use super::recover::{Recovered, Returned};
 use super::state_log::StateLog;
-use super::{garbage, segments};
-use crate::collection::restore::SegmentAt;
+use super::{garbage, segments, versions};
+use crate::collection::restore::ShardAt;
+use crate::collection::segment::Segment;
 use crate::collection::{Collection, CollectionError};
 use crate::group_commit::{GroupCommit, Write};
 use crate::{StorageError, Store, WalKey, outbox};
@@ -49,7 +50,7 @@ pub struct Checkpoints {
 pub struct Checkpoint<'a> {
     checkpoints: &'a mut Checkpoints,
     epoch: Epoch,
-    collections: BTreeMap<RelationId, Vec<Vec<SegmentAt>>>,
+    collections: BTreeMap<RelationId, Vec<ShardAt>>,
     outbox: Vec<Write>,
 }
 
@@ -220,13 +221,18 @@ impl Checkpoints {
 }
 
 impl Checkpoint<'_> {
-    /// Takes the rows of a relation at the checkpoint's epoch. Those that are not handed in stay as the last checkpoint
+    /// Takes the rows of a relation at the checkpoint's epoch, and its versions up to then. Those that are not handed in stay as the last checkpoint
     /// has them, so all that may have changed must be; one that has not costs little.
     ///
     /// # Errors
     /// If the collection is not readable at the epoch.
     pub fn collection(&mut self, relation: RelationId, collection: &Collection) -> Result<(), CollectionError> {
-        self.collections.insert(relation, collection.segments_at(self.epoch)?);
+        let pieces = &self.checkpoints.manifest.pieces;
+        let versions_after = |shard, segments: &[Segment]| {
+            let id = PieceId { relation, part: rows_part(shard) };
+            pieces.get(&id).map_or(Epoch::ZERO, |piece| versions_known(piece, segments))
+        };
+        self.collections.insert(relation, collection.shards_at(self.epoch, versions_after)?);
         Ok(())
     }
 
@@ -312,12 +318,22 @@ impl<'a> Checkpoint<'a> {
             let is_renewed = matches!(id.part, Part::Rows { .. }) && collections.contains_key(&id.relation);
             !is_renewed && !checkpoints.forgotten.contains(id)
         });
+        let mut sinces = checkpoints.manifest.sinces.clone();
         let mut rows = 0;
         for (relation, shards) in &collections {
-            for (shard, segments) in (0..).zip(shards) {
-                let id = PieceId { relation: *relation, part: Part::Rows { shard } };
+            for (shard, ShardAt { segments, past }) in shards.iter().enumerate() {
+                let id = PieceId { relation: *relation, part: rows_part(shard) };
                 let segments = segments.iter().map(|(segment, end)| (segment, *end));
-                let piece = save_piece(&mut writer, known.get(&id), segments, &mut rows).await?;
+                let mut piece = save_piece(&mut writer, known.get(&id), segments, &mut rows).await?;
+                let new_versions = past.by_segment();
+                for (uid, stored) in &mut piece {
+                    let known = known.get(&id).and_then(|piece| piece.get(uid));
+                    let new = new_versions.get(&stored.id).map_or(&[][..], Vec::as_slice);
+                    stored.versions = versions::save(&checkpoints.files, &mut writer, id, known, new, past.since).await?;
+                }
+                // What has not changed is as complete as it was.
+                let since = sinces.get(&id).copied().filter(|_| known.get(&id) == Some(&piece));
+                sinces.insert(id, since.unwrap_or(past.since));
                 pieces.insert(id, piece);
             }
         }
@@ -326,12 +342,27 @@ impl<'a> Checkpoint<'a> {
             let piece = save_piece(&mut writer, known.get(id), segments, &mut rows).await?;
             pieces.insert(*id, piece);
         }
-        let mut manifest = Manifest { head: Some(Head { epoch, number, meta }), pieces };
+        sinces.retain(|id, _| pieces.contains_key(id));
+        let mut manifest = Manifest { head: Some(Head { epoch, number, meta }), pieces, sinces };
         checkpoints.copy_parts(&mut manifest, &mut writer).await?;
         let bytes = writer.finish().await?;
         checkpoints.sizes.insert(number, bytes);
         Ok((checkpoints, Prepared { manifest, stats: CheckpointStats { epoch, bytes, rows, files: 0 } }))
     }
+}
+
+fn rows_part(shard: usize) -> Part {
+    Part::Rows { shard: u32::try_from(shard).expect("there are fewer shards than that") }
+}
+
+/// The epoch up to which the versions of all `segments` are in `piece`; zero if they are not for any of them.
+fn versions_known(piece: &Piece, segments: &[Segment]) -> Epoch {
+    // A segment may have fewer rows than it had when it was written, if that was at a later epoch.
+    let is_known = |segment: &Segment| piece.get(&segment.uid).is_some_and(|known| known.rows() <= segment.rows());
+    if !segments.iter().all(is_known) {
+        return Epoch::ZERO;
+    }
+    piece.values().flat_map(|segment| segment.versions.last()).map(|last| last.through).max().unwrap_or(Epoch::ZERO)
 }
 
 /// Writes what is new of a piece; adds the rows written to `rows`.

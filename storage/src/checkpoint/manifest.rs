@@ -3,8 +3,8 @@
 //! Keys                                                     | values, as JSON
 //! ---------------------------------------------------------|------------------------------------------------
 //! `checkpoint/head`                                        | version, epoch, number, what the caller added
-//! `checkpoint/piece/` relation, piece                      | nothing: says that the piece is there
-//! `checkpoint/piece/` relation, piece, uid of a segment    | id of the segment, its parts, its bitmap
+//! `checkpoint/piece/` relation, piece                      | since when the versions of a piece of rows are complete
+//! `checkpoint/piece/` relation, piece, uid of a segment    | id of the segment, its parts, its bitmap, its versions
 //!
 //! A piece is `r` and the shard, or `s` and node, worker and table. All numbers in keys are big endian, ids and uids
 //! of eight bytes, others of four. One atomic batch takes the store from one manifest to the next;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use slatedb::Db;
 
 use super::file::PartRef;
+use super::versions::VersionsPart;
 use crate::StorageError;
 use crate::group_commit::Write;
 
@@ -64,6 +65,8 @@ pub(crate) struct StoredSegment {
     pub parts: Vec<RowsPart>,
     /// Which of them live; `None` if all do.
     pub live: Option<PartRef>,
+    /// What epochs did to it, as far back as somebody may ask.
+    pub versions: Vec<VersionsPart>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +81,13 @@ impl StoredSegment {
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &PartRef> {
-        self.parts.iter().map(|rows| &rows.part).chain(&self.live)
+        let versions = self.versions.iter().map(|versions| &versions.part);
+        self.parts.iter().map(|rows| &rows.part).chain(&self.live).chain(versions)
     }
 
     pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut PartRef> {
-        self.parts.iter_mut().map(|rows| &mut rows.part).chain(&mut self.live)
+        let versions = self.versions.iter_mut().map(|versions| &mut versions.part);
+        self.parts.iter_mut().map(|rows| &mut rows.part).chain(&mut self.live).chain(versions)
     }
 }
 
@@ -100,6 +105,9 @@ pub(crate) struct Head {
 pub(crate) struct Manifest {
     pub head: Option<Head>,
     pub pieces: BTreeMap<PieceId, Piece>,
+    /// After which epoch the versions of a piece of rows are complete; of others, only the rows at the checkpoint's
+    /// epoch are known.
+    pub sinces: BTreeMap<PieceId, Epoch>,
 }
 
 impl Manifest {
@@ -109,6 +117,7 @@ impl Manifest {
             Some(bytes) => Some(decode_head(&bytes)?),
         };
         let mut pieces = BTreeMap::<PieceId, Piece>::new();
+        let mut sinces = BTreeMap::new();
         let mut found = db.scan_prefix(PIECE_PREFIX, ..).await?;
         while let Some(record) = found.next().await? {
             let damaged = |reason: &str| StorageError::Damaged {
@@ -121,9 +130,13 @@ impl Manifest {
                 let segment: SegmentRecord =
                     serde_json::from_slice(&record.value).map_err(|error| damaged(&error.to_string()))?;
                 piece.insert(uid, segment.into());
+            } else {
+                let record: PieceRecord =
+                    serde_json::from_slice(&record.value).map_err(|error| damaged(&error.to_string()))?;
+                sinces.extend(record.since.map(|since| (id, since)));
             }
         }
-        Ok(Self { head, pieces })
+        Ok(Self { head, pieces, sinces })
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &PartRef> {
@@ -147,8 +160,9 @@ impl Manifest {
         for (id, piece) in &next.pieces {
             let own_piece = self.pieces.get(id);
             let key = encode_key(id, None);
-            if own_piece.is_none() || uncertain.contains(&key) {
-                writes.insert(key, Some(Bytes::from_static(b"{}")));
+            let since = next.sinces.get(id).copied();
+            if own_piece.is_none() || self.sinces.get(id).copied() != since || uncertain.contains(&key) {
+                writes.insert(key, Some(encode(&PieceRecord { since })?));
             }
             for (uid, segment) in piece {
                 let key = encode_key(id, Some(*uid));
@@ -178,11 +192,20 @@ struct HeadRecord {
 }
 
 #[derive(Serialize, Deserialize)]
+struct PieceRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Epoch>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct SegmentRecord {
     id: u64,
     /// Rows, file, offset, length, checksum.
     parts: Vec<(usize, u64, u64, u64, u64)>,
     live: Option<(u64, u64, u64, u64)>,
+    /// The last epoch in it, file, offset, length, checksum.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    versions: Vec<(Epoch, u64, u64, u64, u64)>,
 }
 
 impl From<&StoredSegment> for SegmentRecord {
@@ -192,7 +215,11 @@ impl From<&StoredSegment> for SegmentRecord {
             (*rows, file, offset, length, checksum)
         });
         let live = segment.live.map(|PartRef { file, offset, length, checksum }| (file, offset, length, checksum));
-        Self { id: segment.id, parts: parts.collect(), live }
+        let versions = segment.versions.iter().map(|VersionsPart { through, part }| {
+            let PartRef { file, offset, length, checksum } = *part;
+            (*through, file, offset, length, checksum)
+        });
+        Self { id: segment.id, parts: parts.collect(), live, versions: versions.collect() }
     }
 }
 
@@ -203,7 +230,11 @@ impl From<SegmentRecord> for StoredSegment {
             part: PartRef { file, offset, length, checksum },
         });
         let live = record.live.map(|(file, offset, length, checksum)| PartRef { file, offset, length, checksum });
-        Self { id: record.id, parts: parts.collect(), live }
+        let versions = record.versions.into_iter().map(|(through, file, offset, length, checksum)| VersionsPart {
+            through,
+            part: PartRef { file, offset, length, checksum },
+        });
+        Self { id: record.id, parts: parts.collect(), live, versions: versions.collect() }
     }
 }
 

@@ -3,26 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
-use freshet_types::delta::take_rows;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use freshet_types::{Epoch, RelationId};
 use parking_lot::Mutex;
 
 use super::change::StateRows;
 use super::file::CheckpointFiles;
 use super::manifest::{Head, Manifest, Part, Piece, PieceId};
-use super::segments;
 use super::state_log::StateLog;
+use super::{segments, versions};
 use crate::StorageError;
+use crate::collection::past::{SegmentVersions, StoredShard};
+use crate::collection::restore::ShardOf;
 use crate::collection::rows::RowLog;
 use crate::collection::segment::Segment;
-use crate::collection::{Collection, CollectionDescription};
+use crate::collection::{Collection, CollectionDescription, HistoryPolicy};
 
 /// State tables that were brought back, on their way to [`super::Checkpoints`].
 pub(super) type Returned = Arc<Mutex<BTreeMap<PieceId, StateLog>>>;
-
-/// The shard of each row of a batch, less than the number of shards asked for.
-pub type ShardOf<'a> = &'a (dyn Fn(&RecordBatch) -> Vec<usize> + Sync);
 
 /// When rows go to other shards than those that they were in.
 #[derive(Clone, Copy)]
@@ -40,6 +38,7 @@ pub struct Recovered {
     files: CheckpointFiles,
     /// What nobody has asked for yet.
     pieces: Mutex<BTreeMap<PieceId, Piece>>,
+    sinces: BTreeMap<PieceId, Epoch>,
     returned: Returned,
     /// Held by every recovered checkpoint; [`super::Checkpoints`] looks at it before it deletes files.
     _pin: Arc<()>,
@@ -54,7 +53,8 @@ impl Recovered {
         pin: Arc<()>,
     ) -> Self {
         let pieces = Mutex::new(manifest.pieces.clone());
-        Self { epoch: head.epoch, meta: head.meta, files, pieces, returned, _pin: pin }
+        let sinces = manifest.sinces.clone();
+        Self { epoch: head.epoch, meta: head.meta, files, pieces, sinces, returned, _pin: pin }
     }
 
     /// The relations that have not been asked for.
@@ -80,8 +80,8 @@ impl Recovered {
         workers.max().unwrap_or(0)
     }
 
-    /// Brings back the collection of a relation, readable at the checkpoint's epoch alone; once, and `None` after that.
-    /// Rows whose shard changes are all written anew by the next checkpoint.
+    /// Brings back the collection of a relation, readable up to the checkpoint's epoch from where it was; once, and `None`
+    /// after that. Rows whose shard changes are all written anew by the next checkpoint.
     ///
     /// # Errors
     /// If a part is damaged, or the rows have other types than `description` says.
@@ -96,24 +96,48 @@ impl Recovered {
         if stored.is_empty() {
             return Ok(None);
         }
-        let mut logs = Vec::with_capacity(stored.len());
+        let mut stored_shards = Vec::with_capacity(stored.len());
         for (id, piece) in &stored {
             let segments = segments::load(&self.files, *id, piece).await?;
             let segments = segments.into_iter().map(|segment| with_schema(segment, *id, &description));
-            logs.push(RowLog::of_segments(description.schema.clone(), segments.collect::<Result<_, _>>()?));
+            let rows = RowLog::of_segments(description.schema.clone(), segments.collect::<Result<_, _>>()?);
+            let known_since = self.sinces.get(id).copied().unwrap_or(self.epoch);
+            let (since, versions) = match versions::load(&self.files, *id, piece).await {
+                Ok(versions) => (known_since, versions),
+                // The rows are there all the same.
+                Err(error @ StorageError::Damaged { .. }) => {
+                    tracing::warn!(%error, "what is kept of the past cannot be read, and is forgotten");
+                    (self.epoch, SegmentVersions::new())
+                }
+                Err(error) => return Err(error),
+            };
+            stored_shards.push(StoredShard { rows, since, versions });
         }
-        let logs = match redistribute {
-            Redistribute::IfShardsDiffer(_) if logs.len() == shards => logs,
-            Redistribute::IfShardsDiffer(shard_of) | Redistribute::Always(shard_of) => spread(logs, shards, shard_of)?,
-        };
+        let damaged = |reason: String| StorageError::Damaged { name: format!("the collection of {relation}"), reason };
         let epoch = self.epoch;
+        let stays = matches!(redistribute, Redistribute::IfShardsDiffer(_)) && stored_shards.len() == shards;
+        let as_stored = match stays {
+            true => description.clone(),
+            // Nobody looks for a row in it.
+            false => CollectionDescription {
+                key: None,
+                append_only: true,
+                history: HistoryPolicy::recent(),
+                ..description.clone()
+            },
+        };
         // Hashing all keys takes seconds, which the threads that serve connections should not be kept for.
-        let restored = tokio::task::spawn_blocking(move || Collection::restored(description, logs, epoch)).await;
+        let restored = tokio::task::spawn_blocking(move || Collection::restored(as_stored, stored_shards, epoch)).await;
         let restored = restored.map_err(|error| StorageError::Io { reason: error.to_string() })?;
-        Ok(Some(restored.map_err(|error| StorageError::Damaged {
-            name: format!("the collection of {relation}"),
-            reason: error.to_string(),
-        })?))
+        let restored = restored.map_err(|error| damaged(error.to_string()))?;
+        let (Redistribute::IfShardsDiffer(shard_of) | Redistribute::Always(shard_of)) = redistribute;
+        match stays {
+            true => Ok(Some(restored)),
+            false => {
+                let spread = restored.spread(description, shards, shard_of);
+                Ok(Some(spread.map_err(|error| damaged(error.to_string()))?))
+            }
+        }
     }
 
     /// Brings back the state of a relation's operators, by worker and table; once, and nothing after that.
@@ -156,25 +180,4 @@ fn with_schema(segment: Segment, id: PieceId, description: &CollectionDescriptio
         RecordBatch::try_new_with_options(description.schema.clone(), rows.columns().to_vec(), &options)
     });
     typed.map_err(|error| StorageError::Damaged { name: id.to_string(), reason: error.to_string() })
-}
-
-/// The live rows of `logs`, in as many logs as there are shards.
-fn spread(logs: Vec<RowLog>, shards: usize, shard_of: ShardOf<'_>) -> Result<Vec<RowLog>, StorageError> {
-    let Some(schema) = logs.first().map(|log| log.schema().clone()) else {
-        return Ok(Vec::new());
-    };
-    let mut spread: Vec<RowLog> = (0..shards).map(|_| RowLog::new(schema.clone())).collect();
-    for segment in logs.iter().flat_map(|log| log.segments()) {
-        for rows in segment.live_batches(segment.rows(), None) {
-            let rows = rows?;
-            let mut places = vec![Vec::<u32>::new(); shards];
-            for (row, shard) in (0..).zip(shard_of(&rows)) {
-                places[shard].push(row);
-            }
-            for (log, places) in spread.iter_mut().zip(places).filter(|(_, places)| !places.is_empty()) {
-                log.append(&take_rows(&rows, &UInt32Array::from(places))?)?;
-            }
-        }
-    }
-    Ok(spread)
 }

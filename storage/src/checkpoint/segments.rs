@@ -41,7 +41,7 @@ pub(super) async fn save(
         parts.push(RowsPart { rows: end - start, part });
     }
     let live = save_live(writer, known.and_then(|known| known.live), segment).await?;
-    Ok(StoredSegment { id: segment.id, parts, live })
+    Ok(StoredSegment { id: segment.id, parts, live, versions: Vec::new() })
 }
 
 async fn save_live(

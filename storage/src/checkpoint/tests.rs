@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{Checkpoints, Recovered, Redistribute};
 use crate::Store;
-use crate::collection::{Collection, CollectionDescription, ShardWriter};
+use crate::collection::{Collection, CollectionDescription, HistoryPolicy, ShardWriter};
 
 /// From key and text to how often the row is there.
 type Rows = BTreeMap<(i64, String), i64>;
@@ -74,12 +74,12 @@ struct Table {
 
 impl Table {
     fn description(key: Option<Vec<usize>>, append_only: bool) -> CollectionDescription {
-        CollectionDescription { name: "t".to_owned(), schema: schema(), key, append_only, history_ms: 20 }
+        CollectionDescription { name: "t".to_owned(), schema: schema(), key, append_only, history: HistoryPolicy::unbounded(50) }
     }
 
     fn new(key: Option<Vec<usize>>, append_only: bool, shards: usize) -> Self {
         let collection = Collection::new(Self::description(key, append_only), shards).unwrap();
-        Self::of(collection, Epoch::ZERO, Rows::new())
+        Self::of(collection, BTreeMap::from([(Epoch::ZERO, Rows::new())]))
     }
 
     /// A keyed collection with two shards.
@@ -87,9 +87,16 @@ impl Table {
         Self::new(Some(vec![0]), false, 2)
     }
 
-    fn of(collection: Arc<Collection>, epoch: Epoch, rows: Rows) -> Self {
+    fn of(collection: Arc<Collection>, states: BTreeMap<Epoch, Rows>) -> Self {
         let writers = (0..collection.shard_count()).map(|shard| collection.writer(shard)).collect();
-        Self { collection, writers, states: BTreeMap::from([(epoch, rows)]) }
+        Self { collection, writers, states }
+    }
+
+    /// What came back instead of this one.
+    fn gone_on(self, restored: Arc<Collection>) -> Self {
+        let mut states = self.states;
+        states.retain(|epoch, _| *epoch <= restored.upper());
+        Self::of(restored, states)
     }
 
     fn epoch(&self) -> Epoch {
@@ -146,12 +153,30 @@ impl Table {
         self.apply(&changes)
     }
 
-    /// Checks that a collection holds what this one held at `epoch`, and finds it by key.
+    /// Checks that a collection holds what this one held at `epoch` and before, and finds it by key.
     fn check(&self, restored: &Collection, epoch: Epoch) {
+        assert_eq!(restored.upper(), epoch);
+        assert!(restored.since() <= self.collection.since().min(epoch), "the past came back too");
+        let readable: Vec<Epoch> = self.states.range(restored.since()..=epoch).map(|(epoch, _)| *epoch).collect();
+        readable.iter().for_each(|at| self.check_rows(restored, *at));
+        for pair in readable.windows(2) {
+            let mut rows = self.states[&pair[0]].clone();
+            for (at, change) in restored.changes(pair[0], pair[1]).unwrap() {
+                assert_eq!(at, pair[1]);
+                for (row, weight) in rows_of(change.rows()).into_iter().zip(change.weight_column().iter()) {
+                    *rows.entry(row).or_default() += weight;
+                }
+            }
+            rows.retain(|_, count| *count != 0);
+            assert_eq!(rows, self.states[&pair[1]]);
+        }
+        assert_eq!(restored.row_count() as i64, self.states[&epoch].values().sum::<i64>());
+    }
+
+    /// Checks what a collection holds at `epoch`.
+    fn check_rows(&self, restored: &Collection, epoch: Epoch) {
         let expected = &self.states[&epoch];
-        assert_eq!(content(restored, epoch), *expected);
-        assert_eq!((restored.since(), restored.upper()), (epoch, epoch));
-        assert_eq!(restored.row_count() as i64, expected.values().sum::<i64>());
+        assert_eq!(content(restored, epoch), *expected, "at {epoch}");
         if restored.description().key.is_some() {
             let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..2_000).step_by(3)));
             let found = restored.snapshot(epoch).unwrap().lookup(&[keys]).unwrap();
@@ -223,10 +248,12 @@ async fn simulate(seed: u64, key: Option<Vec<usize>>, append_only: bool) {
         }
         let (opened, recovered) = recover(&store).await;
         assert_eq!((recovered.epoch, &recovered.meta), (epoch, &format!("at {epoch}")));
-        let collection = table.restored(&recovered, table.writers.len()).await;
+        // Now and then with other shards than before.
+        let shards = if rng.random_bool(0.3) { rng.random_range(1..4) } else { table.writers.len() };
+        let collection = table.restored(&recovered, shards).await;
         table.check(&collection, epoch);
         checkpoints = opened;
-        table = Table::of(collection, epoch, table.states[&epoch].clone());
+        table = table.gone_on(collection);
     }
     drop(store);
 }
@@ -267,7 +294,7 @@ async fn rows_go_to_other_shards_if_there_are_more_or_fewer() {
         assert_eq!(collection.shard_count(), shards);
         table.check(&collection, epoch);
         checkpoints = opened;
-        table = Table::of(collection, epoch, table.states[&epoch].clone());
+        table = table.gone_on(collection);
         // Each row must be where its key says, or this does not find it.
         epoch = table.apply(&[((3, "row 3".to_owned()), -1), ((3, "other".to_owned()), 1)]);
         epoch = table.apply(&[((3, "other".to_owned()), -1), ((3, "row 3".to_owned()), 1)]).max(epoch);

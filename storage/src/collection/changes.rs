@@ -35,7 +35,7 @@ impl ShardChanges {
         for version in &self.versions {
             let deltas = parts.entry(version.epoch).or_default();
             let (before, mut same_epoch): (Vec<Position>, Vec<Position>) =
-                version.deleted.positions.iter().partition(|position| **position < start);
+                version.deleted().iter().partition(|position| **position < start);
             same_epoch.sort_unstable();
             for (position, rows) in self.rows.slices(start, version.end) {
                 let rows = without(rows, position, &same_epoch)?;

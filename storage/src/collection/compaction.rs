@@ -10,7 +10,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -133,7 +132,7 @@ fn with_neighbours(segments: &[Segment], first: usize) -> Range<usize> {
 /// Marks as kept the rows that were deleted after `since`.
 fn keep_what_is_readable(shard: &Shard, sources: &mut [Source]) {
     let ids = sources[0].segment.id..=sources[sources.len() - 1].segment.id;
-    for position in shard.history.later().flat_map(|version| &version.deleted.positions) {
+    for position in shard.history.later().flat_map(|version| version.deleted()) {
         if ids.contains(&position.segment())
             && let Ok(index) = sources.binary_search_by_key(&position.segment(), |source| source.segment.id)
         {
@@ -160,14 +159,11 @@ impl Rewritten {
             }
         }
         for version in shard.history.later_mut() {
-            if version.deleted.positions.iter().all(|position| !ids.contains(&position.segment())) {
-                continue;
-            }
-            for position in &mut Arc::make_mut(&mut version.deleted).positions {
-                if let Ok(index) = moves.binary_search_by_key(position, |(from, _)| *from) {
-                    *position = moves[index].1;
-                }
-            }
+            version.relocate(|position| {
+                let moved = ids.contains(&position.segment());
+                let index = moved.then(|| moves.binary_search_by_key(&position, |(from, _)| *from).ok()).flatten();
+                index.map(|index| moves[index].1)
+            });
         }
         shard.rows.replace(range, segment);
     }

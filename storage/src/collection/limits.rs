@@ -15,5 +15,9 @@ pub(crate) const ROWS_PER_LOCK: usize = SEGMENT_ROWS_MAX / 8;
 /// Segments read by one compaction, at most; it writes one at most.
 pub(crate) const COMPACTION_SOURCES_MAX: usize = 16;
 
+/// Versions that a writer lets go of at a time to come back to its share of memory. At the bound: it goes on when its upper
+/// moves the next time.
+pub(crate) const VERSIONS_PER_TRIM: usize = 4_096;
+
 /// A compaction looks through the remembered deletions once, so it waits until it gains a row for every so many.
 pub(crate) const DELETIONS_PER_ROW_GAINED: usize = 8;

@@ -14,18 +14,46 @@ pub(super) struct Progress {
     since: Epoch,
     /// Where `since` would be if nobody held it.
     since_wanted: Epoch,
+    /// What there was before this is nobody's business: the collection is not older.
+    beginning: Epoch,
+    /// Where `since` was put to save memory.
+    trimmed: Epoch,
     /// How many hold each epoch.
     holds: BTreeMap<Epoch, usize>,
 }
 
 impl Progress {
     pub fn new(shards: usize) -> Self {
-        Self::starting_at(Epoch::ZERO, shards)
+        Self::restored(Epoch::ZERO, Epoch::ZERO, shards)
     }
 
-    /// Only `epoch` is readable.
-    pub fn starting_at(epoch: Epoch, shards: usize) -> Self {
-        Self { uppers: vec![epoch; shards], since: epoch, since_wanted: epoch, holds: BTreeMap::new() }
+    /// Readable from `since` to `upper`.
+    pub fn restored(since: Epoch, upper: Epoch, shards: usize) -> Self {
+        Self {
+            uppers: vec![upper; shards],
+            since,
+            since_wanted: since,
+            beginning: Epoch::ZERO,
+            trimmed: Epoch::ZERO,
+            holds: BTreeMap::new(),
+        }
+    }
+
+    /// Makes nothing before `epoch` readable, now or once the upper is there.
+    pub fn begin_at(&mut self, epoch: Epoch) {
+        self.beginning = self.beginning.max(epoch);
+        self.advance_since(epoch);
+    }
+
+    /// Moves `since` towards `wanted` to save memory; gives where it is.
+    pub fn trim(&mut self, wanted: Epoch) -> Epoch {
+        self.trimmed = self.trimmed.max(wanted);
+        self.advance_since(wanted)
+    }
+
+    /// Where `since` was put to save memory; zero if it never was.
+    pub fn trimmed(&self) -> Epoch {
+        self.trimmed
     }
 
     pub fn shard_upper(&self, shard: usize) -> Epoch {
@@ -48,7 +76,7 @@ impl Progress {
 
     /// Moves `since` towards `wanted`, as far as the upper and holds allow; gives where it is.
     pub fn advance_since(&mut self, wanted: Epoch) -> Epoch {
-        self.since_wanted = self.since_wanted.max(wanted.min(self.upper()));
+        self.since_wanted = self.since_wanted.max(wanted.max(self.beginning).min(self.upper()));
         let held = self.holds.keys().next().copied().unwrap_or(self.since_wanted);
         self.since = self.since.max(self.since_wanted.min(held));
         self.since

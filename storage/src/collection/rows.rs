@@ -52,6 +52,16 @@ impl RowLog {
         self.segments.iter().map(Segment::memory_bytes).sum()
     }
 
+    /// How many rows there are, dead or alive.
+    pub fn len(&self) -> usize {
+        self.segments.iter().map(Segment::rows).sum()
+    }
+
+    /// How many of them live.
+    pub fn live(&self) -> usize {
+        self.segments.iter().map(|segment| segment.rows() - segment.dead()).sum()
+    }
+
     /// The position after the last row.
     pub fn end(&self) -> Position {
         self.segments.last().map_or_else(Position::default, |last| Position::new(last.id, last.rows()))

@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use freshet_types::{Epoch, Keys, RowTable};
 
-use super::history::{Deleted, History};
+use super::history::{Deleted, History, Version};
 use super::identity::Identity;
 use super::index::RowIndex;
 use super::rows::{RowLog, Run};
@@ -29,6 +29,10 @@ pub(super) struct Shard {
     /// Rows before this are in the index, for a collection whose index is made by its first look-up.
     indexed_until: Position,
     live: usize,
+    /// What a row takes on the average, as far as the history needs to know.
+    row_bytes: usize,
+    /// Rows appended since that was last worked out.
+    appended: usize,
 }
 
 /// The rows of a shard at one epoch, on their own.
@@ -49,15 +53,15 @@ pub(super) struct PastRows {
 impl Shard {
     pub fn new(rows: RowLog) -> Self {
         let (history, index) = (History::default(), RowIndex::default());
-        Self { rows, history, index, indexed_until: Position::default(), live: 0 }
+        Self { rows, history, index, indexed_until: Position::default(), live: 0, row_bytes: 0, appended: 0 }
     }
 
-    /// The rows of `rows` that live, as they were at the end of `epoch`; nothing is known of earlier ones.
-    pub fn restored(rows: RowLog, epoch: Epoch, identity: Option<&Identity>) -> Result<Self, ArrowError> {
-        let live = rows.segments().iter().map(|segment| segment.rows() - segment.dead()).sum();
-        let history = History::starting_at(epoch, rows.end(), live);
+    /// The rows of `rows` with their history; `identity` by which to find them, if they are to be found at once.
+    pub fn restored(rows: RowLog, history: History, identity: Option<&Identity>) -> Result<Self, ArrowError> {
+        let live = rows.live();
         let index = RowIndex::with_capacity(if identity.is_some() { live } else { 0 });
-        let mut shard = Self { rows, history, index, indexed_until: Position::default(), live };
+        let mut shard = Self { rows, history, index, indexed_until: Position::default(), live, row_bytes: 0, appended: 0 };
+        shard.weigh_rows();
         if let Some(identity) = identity {
             shard.complete_index(identity)?;
         }
@@ -69,7 +73,22 @@ impl Shard {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.rows.memory_bytes() + self.index.memory_bytes() + self.history.memory_bytes()
+        self.rows.memory_bytes() + self.index.memory_bytes() + self.history.bytes(0)
+    }
+
+    /// What the history takes, with the dead rows that it alone keeps.
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes(self.row_bytes)
+    }
+
+    /// The earliest `since`, up to `latest`, with which the history takes at most `bytes_max`.
+    pub fn since_within(&self, bytes_max: usize, latest: Epoch) -> Epoch {
+        self.history.since_within(bytes_max, self.row_bytes, latest)
+    }
+
+    fn weigh_rows(&mut self) {
+        self.appended = 0;
+        self.row_bytes = self.rows.memory_bytes().checked_div(self.rows.len()).unwrap_or(0);
     }
 
     /// Appends the rows that `epoch` inserts; says where they are. They are not in the index yet.
@@ -79,6 +98,11 @@ impl Shard {
         let version = self.history.open(epoch);
         version.end = self.rows.end();
         version.live = self.live;
+        self.appended += rows.num_rows();
+        // An average moves slowly: it is looked at again when an eighth of the rows are new.
+        if 8 * self.appended >= self.rows.len() {
+            self.weigh_rows();
+        }
         Ok(runs)
     }
 
@@ -135,13 +159,7 @@ impl Shard {
         }
         self.rows.delete(&found);
         self.live -= found.len();
-        let version = self.history.open(epoch);
-        version.live = self.live;
-        let deleted = Arc::make_mut(&mut version.deleted);
-        deleted.positions.extend_from_slice(&found);
-        if identity.key().is_some() {
-            deleted.hashes.extend_from_slice(hashes);
-        }
+        self.history.delete(epoch, self.live, &found, identity.key().map(|_| hashes));
         Ok(None)
     }
 
@@ -189,13 +207,8 @@ impl Shard {
 
     /// Undoes the last deletions of `epoch`, those of the rows with these hashes.
     pub fn undo_deletes(&mut self, epoch: Epoch, hashes: &[u64]) {
-        let version = self.history.open(epoch);
-        let deleted = Arc::make_mut(&mut version.deleted);
-        let kept = deleted.positions.len() - hashes.len();
-        let revived = deleted.positions.split_off(kept);
-        deleted.hashes.truncate(kept);
+        let revived = self.history.undo_delete(epoch, hashes.len());
         self.live += revived.len();
-        version.live = self.live;
         self.rows.revive(&revived);
         self.put_back(&revived, hashes);
     }
@@ -203,7 +216,7 @@ impl Shard {
     /// Lets go of what only epochs before `since` need. Puts segments worth compacting into `wasteful`.
     pub fn fold(&mut self, since: Epoch, wasteful: &mut BTreeSet<u64>) {
         for version in self.history.fold(since) {
-            self.rows.bury(&version.deleted.positions, wasteful);
+            self.rows.bury(version.deleted(), wasteful);
         }
     }
 
@@ -211,7 +224,7 @@ impl Shard {
     pub fn at(&self, epoch: Epoch) -> PastRows {
         let (version, after) = self.history.at(epoch);
         let rows = RowsAt { rows: self.rows.clone(), end: version.end, live: version.live };
-        PastRows { rows, deleted_since: after.map(|version| version.deleted.clone()).collect() }
+        PastRows { rows, deleted_since: after.filter_map(Version::deleted_shared).collect() }
     }
 
     /// The rows at `epoch` that have one of `keys`, in the order of their insertion.
@@ -221,8 +234,8 @@ impl Shard {
         let end = version.end;
         let filed = wanted.hashes.iter().flat_map(|hash| self.index.positions(*hash)).copied();
         // Rows deleted after `epoch` are not in the index any more. They are few: queries read recent epochs.
-        let deleted_since = after.flat_map(|version| version.deleted.positions.iter().zip(&version.deleted.hashes));
-        let departed = deleted_since.filter(|(_, hash)| wanted.has_hash(**hash)).map(|(position, _)| *position);
+        let deleted_since = after.flat_map(Version::deleted_keys);
+        let departed = deleted_since.filter(|(_, hash)| wanted.has_hash(*hash)).map(|(position, _)| position);
         let mut candidates: Vec<Position> = filed.chain(departed).filter(|position| *position < end).collect();
         candidates.sort_unstable();
         candidates.dedup();

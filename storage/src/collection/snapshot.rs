@@ -28,10 +28,6 @@ impl Snapshot {
         Self { collection, epoch, shards: shards.into() }
     }
 
-    pub(super) fn shards(&self) -> &[RowsAt] {
-        &self.shards
-    }
-
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }

@@ -11,7 +11,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::limits::SEGMENT_ROWS_MAX;
-use super::{Collection, CollectionDescription, CollectionError, ShardWriter, Snapshot};
+use super::{Collection, CollectionDescription, CollectionError, HistoryBudget, HistoryPolicy, ShardWriter, Snapshot};
 
 type Row = (Option<i64>, Option<String>);
 type Multiset = BTreeMap<Row, i64>;
@@ -57,7 +57,8 @@ fn content(snapshot: &Snapshot) -> Multiset {
 }
 
 fn collection(key: Option<Vec<usize>>, append_only: bool, history_ms: u64, shards: usize) -> Arc<Collection> {
-    let description = CollectionDescription { name: "t".to_owned(), schema: schema(), key, append_only, history_ms };
+    let history = HistoryPolicy::unbounded(history_ms);
+    let description = CollectionDescription { name: "t".to_owned(), schema: schema(), key, append_only, history };
     Collection::new(description, shards).unwrap()
 }
 
@@ -388,7 +389,7 @@ fn rows_without_columns_are_counted() {
         let is_keyed = key.is_some();
         let name = "t".to_owned();
         let description =
-            CollectionDescription { name, schema: schema.clone(), key, append_only: false, history_ms: 1_000 };
+            CollectionDescription { name, schema: schema.clone(), key, append_only: false, history: HistoryPolicy::unbounded(1_000) };
         let collection = Collection::new(description, 1).unwrap();
         let mut writer = collection.writer(0);
         let count = if is_keyed { 1 } else { 700 };
@@ -430,4 +431,45 @@ fn rows_that_follow_a_full_and_dead_segment_belong_to_their_epoch() {
     writer.advance_upper(Epoch(6_000));
     let expected = Multiset::from([(row(0, "x"), 1), (row(1, "later"), 1)]);
     assert_eq!(content(&collection.snapshot(Epoch(6_000)).unwrap()), expected);
+}
+
+/// A row that is updated every second for an hour, with and without a bound.
+#[test]
+fn a_long_history_takes_no_more_than_it_may_and_says_so() {
+    let budget = Arc::new(HistoryBudget::new(usize::MAX));
+    let collection_with = |bytes_max| {
+        let history = HistoryPolicy { ms: 3_600_000, bytes_max, budget: budget.clone() };
+        let name = "t".to_owned();
+        let description =
+            CollectionDescription { name, schema: schema(), key: Some(vec![0]), append_only: false, history };
+        Collection::new(description, 1).unwrap()
+    };
+    let (bounded, free) = (collection_with(100_000), collection_with(usize::MAX));
+    let mut writers = [bounded.writer(0), free.writer(0)];
+    for second in 0..3_600_u64 {
+        for writer in &mut writers {
+            writer.begin_at(Epoch(second * 1_000 + 1));
+            let mut changes = vec![(row(1, &format!("at {second:0100}")), 1)];
+            if second > 0 {
+                changes.push((row(1, &format!("at {:0100}", second - 1)), -1));
+            }
+            apply(writer, second * 1_000 + 2, &changes).unwrap();
+        }
+        let status = bounded.history();
+        assert!(status.bytes < 110_000, "{status:?}");
+        assert!(status.since <= status.upper.minus_millis(super::RECENT_HISTORY_MS.min(second * 1_000)));
+        assert_eq!(status.is_trimmed, status.since > Epoch(1));
+    }
+    let (less, all) = (bounded.history(), free.history());
+    assert_eq!((all.since, all.is_trimmed), (Epoch(1), false), "it did not exist before");
+    assert!(less.is_trimmed && all.bytes > 5 * less.bytes && budget.bytes() == less.bytes + all.bytes);
+    assert!(bounded.memory_bytes() < free.memory_bytes() / 4, "dead rows are compacted away");
+    for second in (less.since.millis() / 1_000..3_600).step_by(17) {
+        let at = Epoch(second * 1_000 + 2);
+        let expected = content(&free.snapshot(at).unwrap());
+        assert_eq!(content(&bounded.snapshot(at).unwrap()), expected);
+        assert_eq!(expected, Multiset::from([(row(1, &format!("at {second:0100}")), 1)]));
+    }
+    let error = bounded.snapshot(Epoch(2)).unwrap_err();
+    assert!(matches!(error, CollectionError::NotReadable { since, .. } if since == less.since));
 }

@@ -22,6 +22,8 @@ pub struct ShardWriter {
     shard: usize,
     /// The epoch of the last change applied.
     epoch: Epoch,
+    /// What the shard's history takes, as far as it has been told.
+    history_bytes: usize,
     /// Segments that compaction should look at.
     wasteful: BTreeSet<u64>,
     /// A change could not be applied, so later epochs of this shard would be wrong.
@@ -31,7 +33,18 @@ pub struct ShardWriter {
 impl ShardWriter {
     pub(super) fn new(collection: Arc<Inner>, shard: usize) -> Self {
         let wasteful = collection.shards[shard].lock().rows.wasteful().collect();
-        Self { collection, shard, epoch: Epoch::ZERO, wasteful, failed: false }
+        Self { collection, shard, epoch: Epoch::ZERO, history_bytes: 0, wasteful, failed: false }
+    }
+
+    /// Says that there is nothing before `epoch`, unless the shard has been there before; and moves its upper there.
+    pub fn begin_at(&mut self, epoch: Epoch) {
+        {
+            let mut progress = self.collection.progress.lock();
+            if progress.shard_upper(self.shard) == Epoch::ZERO {
+                progress.begin_at(epoch);
+            }
+        }
+        self.advance_upper(epoch);
     }
 
     fn lock(&self) -> MutexGuard<'_, Shard> {
@@ -136,7 +149,10 @@ impl ShardWriter {
         }
         let since = self.collection.advance_upper(self.shard, upper);
         let mut shard = self.collection.shards[self.shard].lock();
+        let since = self.collection.trim(&shard, since);
         shard.fold(since, &mut self.wasteful);
+        let bytes = shard.history_bytes();
+        self.collection.history.note(std::mem::replace(&mut self.history_bytes, bytes), bytes);
         if self.wasteful.is_empty() {
             return;
         }

@@ -1,0 +1,125 @@
+//! The versions of segments to files and back (see [`crate::collection::past`]).
+//!
+//! A part is a row of versions, one after the other, all numbers little endian:
+//!
+//! ```text
+//! epoch    8 bytes
+//! start    4 bytes   it inserted the rows from this offset
+//! end      4 bytes   up to this one
+//! count    4 bytes   it deleted so many rows
+//! offsets  4 bytes each
+//! ```
+//!
+//! A segment gets a part for what is new. Small parts at its end are taken along, by size, so that there are few and a
+//! version is written O(log) times; a part goes once nobody can ask for any of its epochs.
+
+use freshet_types::Epoch;
+
+use super::file::{CheckpointFiles, FileWriter, PartRef};
+use super::manifest::{Piece, PieceId, StoredSegment};
+use crate::StorageError;
+use crate::collection::past::{SegmentVersion, SegmentVersions};
+
+/// A part with versions of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VersionsPart {
+    /// The last epoch in it.
+    pub through: Epoch,
+    pub part: PartRef,
+}
+
+/// Writes those of the `versions` of a segment that are not in `known`, and lets go of those up to `since`.
+pub(super) async fn save(
+    files: &CheckpointFiles,
+    writer: &mut FileWriter,
+    id: PieceId,
+    known: Option<&StoredSegment>,
+    versions: &[SegmentVersion],
+    since: Epoch,
+) -> Result<Vec<VersionsPart>, StorageError> {
+    let mut parts = known.map(|known| known.versions.clone()).unwrap_or_default();
+    let written = parts.last().map_or(Epoch::ZERO, |last| last.through);
+    parts.retain(|part| part.through > since);
+    let new = &versions[versions.partition_point(|version| version.epoch <= written)..];
+    let Some(through) = new.last().map(|version| version.epoch) else { return Ok(parts) };
+    let mut bytes = encode(new);
+    while let Some(last) = parts.last().filter(|last| last.part.length <= 2 * bytes.len() as u64) {
+        match files.read(&last.part, &id).await {
+            Ok(before) => bytes = [&before[..], &bytes].concat(),
+            // It is needed only after a restart, and may be forgotten before.
+            Err(error @ StorageError::Damaged { .. }) => {
+                tracing::warn!(%error, "cannot take along versions of a segment");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+        parts.pop();
+    }
+    parts.push(VersionsPart { through, part: writer.add(&bytes).await? });
+    Ok(parts)
+}
+
+/// Reads the versions of all segments of a piece.
+pub(super) async fn load(files: &CheckpointFiles, id: PieceId, piece: &Piece) -> Result<SegmentVersions, StorageError> {
+    let mut segments = SegmentVersions::new();
+    for stored in piece.values() {
+        for VersionsPart { part, .. } in &stored.versions {
+            let bytes = files.read(part, &id).await?;
+            let versions = decode(&bytes).ok_or_else(|| part.damaged(&id, "it does not end with a version"))?;
+            segments.entry(stored.id).or_default().extend(versions);
+        }
+    }
+    Ok(segments)
+}
+
+fn encode(versions: &[SegmentVersion]) -> Vec<u8> {
+    let small = |number: usize| u32::try_from(number).expect("a segment has fewer than 2^32 rows").to_le_bytes();
+    let mut bytes = Vec::new();
+    for SegmentVersion { epoch, start, end, deleted } in versions {
+        bytes.extend_from_slice(&epoch.millis().to_le_bytes());
+        [*start, *end, deleted.len()].iter().for_each(|number| bytes.extend_from_slice(&small(*number)));
+        deleted.iter().for_each(|offset| bytes.extend_from_slice(&small(*offset)));
+    }
+    bytes
+}
+
+/// `None` if the bytes are not what [`encode`] gives.
+fn decode(mut bytes: &[u8]) -> Option<Vec<SegmentVersion>> {
+    let mut versions = Vec::new();
+    while !bytes.is_empty() {
+        let (epoch, rest) = bytes.split_first_chunk::<8>()?;
+        bytes = rest;
+        let (start, end, count) = (small(&mut bytes)?, small(&mut bytes)?, small(&mut bytes)?);
+        if bytes.len() / 4 < count {
+            return None;
+        }
+        let deleted = (0..count).map(|_| small(&mut bytes)).collect::<Option<_>>()?;
+        versions.push(SegmentVersion { epoch: Epoch(u64::from_le_bytes(*epoch)), start, end, deleted });
+    }
+    Some(versions)
+}
+
+fn small(bytes: &mut &[u8]) -> Option<usize> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    usize::try_from(u32::from_le_bytes(*number)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_off_is_noticed() {
+        let versions = [
+            SegmentVersion { epoch: Epoch(1_790_000_000_000), start: 0, end: 70, deleted: vec![3, 69] },
+            SegmentVersion { epoch: Epoch(1_790_000_000_001), start: 0, end: 0, deleted: vec![4] },
+        ];
+        let bytes = encode(&versions);
+        assert_eq!(decode(&bytes).unwrap(), versions);
+        let first = encode(&versions[..1]).len();
+        for cut in (1..bytes.len()).filter(|cut| *cut != first) {
+            assert_eq!(decode(&bytes[..cut]), None, "cut at {cut}");
+        }
+    }
+}
