@@ -71,7 +71,8 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn produce(
+/// Sends `count` messages in the rhythm of `rate` a second.
+pub async fn produce(
     producer: ThreadedProducer<DefaultProducerContext>,
     rate: u64,
     count: u64,

@@ -1,12 +1,13 @@
 //! Benchmarks: what Freshet does in a second, and how long it takes for one thing.
 //!
-//! `nexmark` runs the engine alone, in this process; the others start the real server, and a real Kafka where one is
+//! `nexmark` and `join-spill` run the engine alone, in this process; the others start the real server, and a real Kafka where one is
 //! needed, on the same machine. Figures are printed and judged by people: a benchmark is no test.
 #![allow(clippy::print_stdout, reason = "a command-line tool reports on its standard output")]
 
 mod catalog;
 mod freshness;
 mod idle;
+mod join_spill;
 mod kafka;
 mod latencies;
 mod messages;
@@ -14,6 +15,7 @@ mod nexmark;
 mod point_select;
 mod process;
 mod queries;
+mod soak;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -24,8 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measure Freshet
 ///
-/// Always with the release profile: `cargo run --release -p bench -- nexmark`. All but `nexmark` need the server's
-/// binary (`cargo build --release`); `kafka` and `freshness` need Apache Kafka (`cargo xtask kafka`).
+/// Always with the release profile: `cargo run --release -p bench -- nexmark`. All but `nexmark` and `join-spill` need the
+/// server's binary (`cargo build --release`); `kafka`, `freshness` and `soak` need Apache Kafka (`cargo xtask kafka`).
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -37,6 +39,8 @@ struct Arguments {
 enum Benchmark {
     /// Feed generated events through the engine into a view: rows a second, CPU, memory
     Nexmark(nexmark::Arguments),
+    /// Join two relations whose rows do not fit into memory: rows a second and memory as they grow
+    JoinSpill(join_spill::Arguments),
     /// Read JSON messages from Kafka into a GROUP BY view: messages a second
     Kafka(kafka::Arguments),
     /// Time from producing an event to a SUBSCRIBE client seeing it, at a steady rate
@@ -45,6 +49,8 @@ enum Benchmark {
     PointSelect(point_select::Arguments),
     /// Start time, and what a server costs that has nothing to do
     Idle(idle::Arguments),
+    /// A steady load for 20 minutes: memory, files and lag as they go
+    Soak(soak::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -52,14 +58,18 @@ fn main() -> Result<()> {
     if let Benchmark::Nexmark(arguments) = &arguments.benchmark {
         return nexmark::run(arguments);
     }
+    if let Benchmark::JoinSpill(arguments) = &arguments.benchmark {
+        return join_spill::run(arguments);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match arguments.benchmark {
-            Benchmark::Nexmark(_) => Ok(()),
+            Benchmark::Nexmark(_) | Benchmark::JoinSpill(_) => Ok(()),
             Benchmark::Kafka(arguments) => kafka::run(&arguments).await,
             Benchmark::Freshness(arguments) => freshness::run(&arguments).await,
             Benchmark::PointSelect(arguments) => point_select::run(&arguments).await,
             Benchmark::Idle(arguments) => idle::run(&arguments).await,
+            Benchmark::Soak(arguments) => soak::run(&arguments).await,
         }
     })
 }

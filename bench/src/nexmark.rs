@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use clap::Args;
 use freshet_connectors::nexmark;
-use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event};
+use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event, StateBudget, ViewBudget};
 use freshet_planner::plan::{Node, Op};
 use freshet_storage::collection::{Collection, CollectionDescription};
 use freshet_types::{Delta, Epoch, RelationId};
@@ -145,11 +145,13 @@ fn feed(plan: &Node, view: &Arc<Collection>, input: Vec<EpochInput>, workers: us
         let text = match event {
             Event::Failed { error, .. } => error,
             Event::RowErrors { errors, .. } => format!("rows failed: {errors:?}"),
+            Event::Paused { .. } => "the view paused".to_owned(),
             Event::Cut { .. } => "state was told that nobody asked for".to_owned(),
         };
         heard.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     });
-    let engine = Engine::start(EngineConfig { workers, track_state: false }, on_event).map_err(anyhow::Error::msg)?;
+    let engine = Engine::start(EngineConfig { workers, track_state: false, state: StateBudget::default() }, on_event)
+        .map_err(anyhow::Error::msg)?;
     engine.install(DataflowDescription {
         view: VIEW,
         name: view.description().name.clone(),
@@ -157,6 +159,7 @@ fn feed(plan: &Node, view: &Arc<Collection>, input: Vec<EpochInput>, workers: us
         output: view.clone(),
         as_of: Epoch::ZERO,
         resume: None,
+        budget: ViewBudget::default(),
     });
     for relation in plan.relations() {
         engine.finish_snapshot(VIEW, relation);

@@ -22,6 +22,7 @@ use crate::cuts::ViewCuts;
 use crate::exchange::{Route, owner_of_all, shards};
 use crate::health::ViewHealth;
 use crate::hub::{Hub, ImportHandle};
+use crate::memory::{Queue, ViewMemory};
 use crate::operators::aggregate::{Aggregate, OwnsGlobalGroup};
 use crate::operators::constant::{self, Owned};
 use crate::operators::distinct::Distinct;
@@ -32,13 +33,13 @@ use crate::operators::output::{Discipline, Publisher};
 use crate::operators::state::{Placement, State};
 use crate::operators::union_all::UnionAll;
 use crate::operators::{Operator, OperatorError};
-use crate::runner::{Deltas, Start, run_import, run_operator, run_output};
+use crate::runner::{Books, Deltas, Start, run_import, run_operator, run_output};
 use crate::saved::SavedState;
 use crate::worker::RunningView;
 
 /// Builds the dataflow of a view on this worker and starts it. If that fails, so does the view.
 pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Installation) -> RunningView {
-    let Installation { description, health, track_state } = installation;
+    let Installation { description, health, track_state, memory } = installation;
     let cuts = ViewCuts::new(health.clone(), timely.index());
     let start = match &description.resume {
         None => Start::Fresh(description.as_of.0),
@@ -53,8 +54,8 @@ pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Insta
         }
         let hub = hub.borrow();
         let resume = description.resume.as_deref();
-        let prepare =
-            Prepare { worker, workers, as_of, hub: &hub, resume, track_state: *track_state, stateful: Cell::new(0) };
+        let (track_state, memory, stateful) = (*track_state, Some(&**memory), Cell::new(0));
+        let prepare = Prepare { worker, workers, as_of, hub: &hub, resume, track_state, memory, stateful };
         let root = prepare.node(&description.plan)?;
         let route = prepare.output_route(&description.plan, &root.spread)?;
         let publisher = Publisher::new(description.output.writer(worker), as_of, root.discipline);
@@ -66,7 +67,8 @@ pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Insta
     };
     let dataflow = timely.next_dataflow_index();
     let imports = timely.dataflow_named(&description.name, |scope| {
-        let mut connect = Connect { scope, health, cuts: &cuts, start, imports: Vec::new() };
+        let cuts = track_state.then_some(&cuts);
+        let mut connect = Connect { scope, health, cuts, start, memory, imports: Vec::new() };
         let stream = connect.node(root);
         run_output(scope, (stream, route), publisher, hub, health);
         connect.imports
@@ -90,7 +92,8 @@ pub fn install(timely: &mut Timely, hub: &Rc<RefCell<Hub>>, installation: &Insta
 /// If the plan cannot be run, or the rows are not of the view.
 pub fn output_shards(plan: &Node, rows: &RecordBatch, workers: usize) -> Result<Vec<usize>, OperatorError> {
     let (hub, stateful) = (Hub::default(), Cell::new(0));
-    let prepare = Prepare { worker: 0, workers, as_of: 0, hub: &hub, resume: None, track_state: false, stateful };
+    let (resume, memory) = (None, None);
+    let prepare = Prepare { worker: 0, workers, as_of: 0, hub: &hub, resume, track_state: false, memory, stateful };
     let spread = prepare.node(plan)?.spread;
     let columns = output_columns(plan);
     let placement = if spread.brings_together(&columns) { spread } else { Spread::by_columns(&columns) };
@@ -176,6 +179,8 @@ struct Prepare<'a> {
     hub: &'a Hub,
     resume: Option<&'a SavedState>,
     track_state: bool,
+    /// `None`: nothing is going to be run.
+    memory: Option<&'a ViewMemory>,
     /// How many operators with state there are so far.
     stateful: Cell<u32>,
 }
@@ -301,9 +306,12 @@ impl Prepare<'_> {
             operator.track();
         }
         if let Some(saved) = self.resume {
+            if let Some(room) = self.memory.and_then(|memory| memory.room()) {
+                operator.keep_within(&room);
+            }
             saved.restore(number, operator, placements, (self.worker, self.workers))?;
         }
-        Ok(self.track_state.then_some(number))
+        Ok(Some(number))
     }
 
     /// `input`, the way that brings rows which agree in `columns` to one worker, and on which worker they are then. The
@@ -340,8 +348,10 @@ impl Prepare<'_> {
 struct Connect<'a, 'scope> {
     scope: Scope<'scope, u64>,
     health: &'a ViewHealth,
-    cuts: &'a ViewCuts,
+    /// Unless nobody asks for state.
+    cuts: Option<&'a ViewCuts>,
     start: Start,
+    memory: &'a Arc<ViewMemory>,
     imports: Vec<(Option<RelationId>, ImportHandle)>,
 }
 
@@ -349,13 +359,16 @@ impl<'scope> Connect<'_, 'scope> {
     fn node(&mut self, prepared: Prepared) -> Deltas<'scope> {
         match prepared.work {
             Work::Import(relation, import) => {
+                let import = import.counted_in(Queue::of(self.memory.engine().clone()));
                 let (handle, stream) = run_import(self.scope, import, self.health);
                 self.imports.push((relation, handle));
                 stream
             }
             Work::Operator { name, operator, node, inputs } => {
                 let inputs = inputs.into_iter().map(|(input, route)| (self.node(input), route)).collect();
-                run_operator(self.scope, (name, operator, node), inputs, self.health, self.cuts, self.start)
+                let account = node.map(|node| self.memory.account(name, node, self.scope.index()));
+                let books = Books { node, account, cuts: self.cuts };
+                run_operator(self.scope, (name, operator), inputs, self.health, books, self.start)
             }
         }
     }

@@ -7,6 +7,7 @@ use freshet_types::{Delta, Epoch, RelationId};
 
 use crate::DataflowDescription;
 use crate::health::ViewHealth;
+use crate::memory::ViewMemory;
 
 pub enum Command {
     Install(Arc<Installation>),
@@ -45,4 +46,5 @@ pub struct Installation {
     pub health: ViewHealth,
     /// Whether the state is going to be asked for.
     pub track_state: bool,
+    pub memory: Arc<ViewMemory>,
 }

@@ -12,6 +12,7 @@ use timely::communication::WorkerGuards;
 
 use crate::commands::{Command, Installation};
 use crate::health::{EventSink, ViewHealth};
+use crate::memory::{EngineMemory, ViewMemory};
 use crate::{DataflowDescription, EngineConfig, Event, limits, worker};
 
 /// Worker threads, and the views they maintain. Dropping it stops them.
@@ -19,6 +20,7 @@ pub struct Engine {
     mailboxes: Mutex<Mailboxes>,
     on_event: EventSink,
     track_state: bool,
+    memory: Arc<EngineMemory>,
     /// Taken when the engine stops.
     workers: Mutex<Option<WorkerGuards<()>>>,
 }
@@ -28,6 +30,7 @@ struct Mailboxes {
     workers: Vec<Mailbox>,
     /// The worker that gets the next small batch.
     turn: usize,
+    memory: Arc<EngineMemory>,
 }
 
 struct Mailbox {
@@ -48,19 +51,22 @@ impl Engine {
         let receivers: Vec<Mutex<Option<Receiver<Command>>>> =
             receivers.into_iter().map(|receiver| Mutex::new(Some(receiver))).collect();
         let (ready, started) = channel();
+        let memory = EngineMemory::new(config.state);
+        let books = memory.clone();
         let guards = timely::execute(timely::Config::process(config.workers), move |timely| {
             let commands = receivers[timely.index()].lock().take().expect("each worker is started once");
             let _ = ready.send((timely.index(), std::thread::current()));
-            worker::run(timely, &commands);
+            worker::run(timely, &commands, books.clone());
         })?;
         let mut threads: Vec<(usize, Thread)> = started.iter().take(config.workers).collect();
         threads.sort_by_key(|(index, _)| *index);
         let mailbox = |(commands, (_, thread))| Mailbox { commands, thread };
         let workers = senders.into_iter().zip(threads).map(mailbox).collect();
         Ok(Self {
-            mailboxes: Mutex::new(Mailboxes { workers, turn: 0 }),
+            mailboxes: Mutex::new(Mailboxes { workers, turn: 0, memory: memory.clone() }),
             on_event,
             track_state: config.track_state,
+            memory,
             workers: Mutex::new(Some(guards)),
         })
     }
@@ -68,7 +74,8 @@ impl Engine {
     /// Builds the dataflow on every worker. Each input of its plan then waits for its snapshot.
     pub fn install(&self, description: DataflowDescription) {
         let health = ViewHealth::new(description.view, &description.name, self.on_event.clone());
-        let installation = Arc::new(Installation { description, health, track_state: self.track_state });
+        let memory = ViewMemory::new(description.view, description.budget, self.memory.clone());
+        let installation = Arc::new(Installation { description, health, track_state: self.track_state, memory });
         self.mailboxes.lock().send_to_all(|| Command::Install(installation.clone()));
     }
 
@@ -102,6 +109,11 @@ impl Engine {
     /// Says that all deltas up to and including `epoch` have been fed.
     pub fn seal(&self, epoch: Epoch) {
         self.mailboxes.lock().send_to_all(|| Command::Seal { epoch });
+    }
+
+    /// Who holds how much.
+    pub fn memory(&self) -> &Arc<EngineMemory> {
+        &self.memory
     }
 
     /// Stops the workers and waits for them.
@@ -144,7 +156,9 @@ impl Mailboxes {
         let mut offset = 0;
         while offset < delta.len() {
             let rows = part_rows.min(delta.len() - offset);
-            self.workers[self.turn].send(command(delta.slice(offset, rows)));
+            let part = delta.slice(offset, rows);
+            self.memory.sent(&part);
+            self.workers[self.turn].send(command(part));
             self.turn = (self.turn + 1) % workers;
             offset += rows;
         }

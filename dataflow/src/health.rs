@@ -46,6 +46,13 @@ impl ViewHealth {
         }
     }
 
+    /// Stops the view because it holds `used_bytes`, and says so, if it had not stopped before.
+    pub fn pause(&self, used_bytes: u64, bytes_max: u64) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            (self.on_event)(Event::Paused { view: self.view, used_bytes, bytes_max });
+        }
+    }
+
     /// Runs a part of an operator. An error or a panic in it fails the view, and nothing but the view.
     pub fn guard<R>(&self, work: impl FnOnce() -> Result<R, OperatorError>) -> Option<R> {
         // The operator's state may be broken after a panic; it is dropped and never looked at again.

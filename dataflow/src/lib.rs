@@ -16,7 +16,7 @@
 //! a timely dataflow of a plan, `hub` brings deltas to the dataflows that read them, and [`operators`] do the work.
 //! An operator knows nothing of timely: it takes deltas and gives deltas, and can be driven by hand.
 //!
-//! No SQL, no sockets (but timely's own), no tokio, no files.
+//! No SQL, no sockets (but timely's own), no tokio; no files but those of state that memory has no room for.
 
 mod build;
 mod commands;
@@ -28,6 +28,7 @@ mod expressions;
 mod health;
 mod hub;
 mod limits;
+mod memory;
 pub mod operators;
 mod runner;
 mod saved;
@@ -44,6 +45,7 @@ pub use container::DeltaContainer;
 pub use cuts::OperatorChange;
 pub use engine::Engine;
 pub use exchange::Route;
+pub use memory::{EngineMemory, OnLimit, OperatorMemory, StateBudget, StateMemory, ViewBudget};
 pub use saved::SavedState;
 
 /// How to run the engine.
@@ -53,6 +55,8 @@ pub struct EngineConfig {
     pub workers: usize,
     /// Whether views are going to be asked for their state, see [`Engine::cut`]: noting changes takes some time and memory.
     pub track_state: bool,
+    /// What the state of all views may hold in memory.
+    pub state: StateBudget,
 }
 
 /// A view to maintain.
@@ -68,6 +72,8 @@ pub struct DataflowDescription {
     /// The state of its operators at `as_of`, if they go on from there: `output` then holds the view at `as_of`, and no
     /// snapshots are fed. Must have come from the same plan.
     pub resume: Option<Arc<SavedState>>,
+    /// What its state may hold in memory.
+    pub budget: ViewBudget,
 }
 
 /// What the engine tells its owner; called on worker threads, so it must not block.
@@ -78,6 +84,9 @@ pub enum Event {
     RowErrors { view: RelationId, epoch: Epoch, errors: Vec<RowError>, omitted: u64 },
     /// What has changed in the state of a view on one worker; see [`Engine::cut`].
     Cut { view: RelationId, epoch: Epoch, worker: usize, operators: Vec<OperatorChange> },
+    /// The view's dataflow has stopped because its state holds more than it may; its last complete epoch stays readable.
+    /// Said once, and nothing is said of the view afterwards.
+    Paused { view: RelationId, used_bytes: u64, bytes_max: u64 },
     /// The view's dataflow stopped for good; its last complete epoch stays readable. Said once.
     Failed { view: RelationId, error: String },
 }

@@ -26,6 +26,7 @@ use crate::exchange::Route;
 use crate::health::{RowErrorReporter, ViewHealth};
 use crate::hub::{Hub, ImportHandle};
 use crate::limits;
+use crate::memory::OperatorAccount;
 use crate::operators::input::Import;
 use crate::operators::output::Publisher;
 use crate::operators::state::State;
@@ -93,13 +94,22 @@ pub enum Start {
     Resumed,
 }
 
-/// Runs `operator` over `inputs`. `node` is its number if it has state that may be asked for.
+/// What is kept of an operator with state.
+pub struct Books<'a> {
+    /// The operator's number.
+    pub node: Option<u32>,
+    pub account: Option<OperatorAccount>,
+    /// Where to tell its state, if anybody asks for it.
+    pub cuts: Option<&'a ViewCuts>,
+}
+
+/// Runs `operator` over `inputs`.
 pub fn run_operator<'scope>(
     scope: Scope<'scope, u64>,
-    (name, operator, node): (&str, Box<dyn Operator>, Option<u32>),
+    (name, operator): (&str, Box<dyn Operator>),
     inputs: Vec<(Deltas<'scope>, Route)>,
     health: &ViewHealth,
-    cuts: &ViewCuts,
+    Books { node, account, cuts }: Books<'_>,
     start: Start,
 ) -> Deltas<'scope> {
     let mut builder = OperatorBuilder::new(name.to_string(), scope);
@@ -113,11 +123,14 @@ pub fn run_operator<'scope>(
     }
     let errors = RowErrorReporter::new(health.clone());
     let health = health.clone();
-    let cuts = node.map(|node| {
+    let cuts = node.zip(cuts).map(|(node, cuts)| {
         cuts.add_operator();
         OperatorCuts { cuts: cuts.clone(), node, last: 0 }
     });
-    let mut run = OperatorRun { operator: Some(operator), out: Output::default(), pusher, errors, health, cuts };
+    let out = Output::default();
+    let mut run = OperatorRun { operator: Some(operator), out, pusher, errors, health, cuts, account };
+    // What comes back from a checkpoint is held from the beginning.
+    run.settle_account();
     builder.build(move |mut capabilities| {
         let mut epochs = BTreeMap::new();
         if timing == Timing::ByEpoch
@@ -150,6 +163,7 @@ struct OperatorRun {
     errors: RowErrorReporter,
     health: ViewHealth,
     cuts: Option<OperatorCuts>,
+    account: Option<OperatorAccount>,
 }
 
 /// The part of an operator in the cuts of its view.
@@ -165,7 +179,30 @@ impl OperatorRun {
     fn check_health(&mut self) {
         if self.health.has_failed() {
             self.operator = None;
+            self.account = None;
             self.out = Output::default();
+        }
+    }
+
+    /// Puts down what the operator holds now, and sees to it that it is not too much.
+    fn settle_account(&mut self) {
+        let (Some(working), Some(account)) = (&mut self.operator, &mut self.account) else { return };
+        let mut held = working.memory();
+        account.set(held);
+        while let Some(folder) = account.must_spill().cloned() {
+            if self.health.guard(|| working.spill(&folder)).is_none() {
+                self.operator = None;
+                return;
+            }
+            let before = std::mem::replace(&mut held, working.memory());
+            account.set(held);
+            if held.spillable_bytes >= before.spillable_bytes {
+                // It cannot now: rows of it wait for others.
+                break;
+            }
+        }
+        if let Some((used_bytes, bytes_max)) = account.must_pause() {
+            self.health.pause(used_bytes, bytes_max);
         }
     }
 
@@ -221,6 +258,7 @@ impl OperatorRun {
         {
             *operator = None;
         }
+        self.settle_account();
     }
 
     /// Hands over the state at the epochs of cuts before `frontier`, all of which are flushed.
@@ -245,6 +283,7 @@ impl OperatorRun {
         {
             *operator = None;
         }
+        self.settle_account();
     }
 
     fn send_results(&mut self, capability: &impl CapabilityTrait<u64>, epoch: u64) {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::commands::{Command, Installation};
 use crate::cuts::ViewCuts;
 use crate::hub::{Hub, ImportHandle};
 use crate::limits;
+use crate::memory::EngineMemory;
 
 /// Whether the worker goes on.
 #[derive(PartialEq)]
@@ -23,8 +25,8 @@ enum Flow {
 }
 
 /// Runs until it is told to shut down.
-pub fn run(timely: &mut Timely, commands: &Receiver<Command>) {
-    let mut worker = Worker { timely, hub: Rc::default(), views: HashMap::new() };
+pub fn run(timely: &mut Timely, commands: &Receiver<Command>, memory: Arc<EngineMemory>) {
+    let mut worker = Worker { timely, hub: Rc::default(), views: HashMap::new(), memory };
     loop {
         let mut carried_out = 0;
         while carried_out < limits::COMMANDS_PER_TURN
@@ -45,6 +47,7 @@ struct Worker<'a> {
     timely: &'a mut Timely,
     hub: Rc<RefCell<Hub>>,
     views: HashMap<RelationId, RunningView>,
+    memory: Arc<EngineMemory>,
 }
 
 /// One view's dataflow on this worker.
@@ -60,12 +63,18 @@ impl Worker<'_> {
     fn carry_out(&mut self, command: Command) -> Flow {
         match command {
             Command::Install(installation) => self.install(&installation),
-            Command::Snapshot { view, relation, delta } => self.snapshot(view, relation, &delta),
+            Command::Snapshot { view, relation, delta } => {
+                self.snapshot(view, relation, &delta);
+                self.memory.received(&delta);
+            }
             Command::FinishSnapshot { view, relation } => {
                 self.imports(view, relation).iter().for_each(ImportHandle::finish_snapshot);
             }
             Command::Remove { view } => self.remove(view),
-            Command::Feed { relation, epoch, delta } => self.hub.borrow().publish(relation, epoch.0, &delta),
+            Command::Feed { relation, epoch, delta } => {
+                self.hub.borrow().publish(relation, epoch.0, &delta);
+                self.memory.received(&delta);
+            }
             Command::Cut { epoch, views } => {
                 views.iter().filter_map(|view| self.views.get(view)).for_each(|view| view.cuts.announce(epoch.0));
             }

@@ -27,16 +27,32 @@ pub fn sql_error(error: DataFusionError) -> SqlError {
         DataFusionError::NotImplemented(message) => not_implemented(&message),
         DataFusionError::Plan(message) => plan_error(&message),
         DataFusionError::Execution(message) => from_text(&message, SqlState::InvalidParameterValue),
-        DataFusionError::ResourcesExhausted(message) => {
-            SqlError::new(SqlState::OutOfMemory, "out of memory").with_detail(clean(&message))
-        }
+        DataFusionError::ResourcesExhausted(message) => out_of_resources(&message),
         DataFusionError::Internal(message) => from_text(&message, SqlState::InternalError),
         other => from_text(&other.to_string(), SqlState::InternalError),
     }
 }
 
+/// A query has used up its share of the memory, or the room for what did not fit.
+fn out_of_resources(message: &str) -> SqlError {
+    if message.contains("max_temp_directory_size") || message.contains("max-temp-directory-size") {
+        return SqlError::new(SqlState::DiskFull, "no room for what the query cannot keep in memory")
+            .with_hint("sort or join fewer rows, or start the server with more --memory");
+    }
+    SqlError::new(SqlState::OutOfMemory, "out of memory: the query needs more than the share of queries")
+        .with_detail(clean(message))
+        .with_hint("join or group fewer rows, run fewer queries at once, or start the server with more --memory")
+}
+
 fn from_reference(error: &DataFusionError) -> SqlError {
     match error {
+        DataFusionError::ResourcesExhausted(message) => out_of_resources(message),
+        DataFusionError::ArrowError(inner, _) => match &**inner {
+            ArrowError::ExternalError(inner) if inner.is::<DataFusionError>() => {
+                inner.downcast_ref().map_or_else(|| SqlError::internal("an error without a cause"), from_reference)
+            }
+            other => from_text(&other.to_string(), SqlState::InternalError),
+        },
         DataFusionError::External(inner) => match inner.downcast_ref::<SqlError>() {
             Some(error) => error.clone(),
             None => from_text(&inner.to_string(), SqlState::InternalError),

@@ -54,7 +54,9 @@ fn epoch_of(value: ScalarValue) -> Result<Epoch, SqlError> {
         DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 | DataType::Utf8 | DataType::Utf8View => {
             let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
             value.cast_to(&moment).map(|moment| match moment {
-                ScalarValue::TimestampMicrosecond(Some(micros), _) => ScalarValue::Int64(Some(micros.div_euclid(1_000))),
+                ScalarValue::TimestampMicrosecond(Some(micros), _) => {
+                    ScalarValue::Int64(Some(micros.div_euclid(1_000)))
+                }
                 other => other,
             })
         }

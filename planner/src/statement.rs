@@ -54,6 +54,11 @@ pub enum Statement {
     Deallocate(Option<String>),
 
     Checkpoint,
+    MoveTiers(MoveTiers),
+    /// `BACKUP TO 'folder or URL'`
+    Backup {
+        to: String,
+    },
 }
 
 /// A possibly qualified name of a relation.
@@ -310,6 +315,13 @@ pub struct Execute {
     pub arguments: Vec<Expression>,
 }
 
+/// `ALTER … MOVE TIERS`: moves now what may move, as if nobody read earlier epochs any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveTiers {
+    pub kind: ObjectKind,
+    pub name: ObjectName,
+}
+
 /// A SELECT, VALUES, TABLE or WITH query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
@@ -456,6 +468,9 @@ impl Statement {
             Self::Deallocate(None) => "DEALLOCATE ALL",
             Self::Deallocate(Some(_)) => "DEALLOCATE",
             Self::Checkpoint => "CHECKPOINT",
+            Self::Backup { .. } => "BACKUP",
+            Self::MoveTiers(MoveTiers { kind: ObjectKind::MaterializedView, .. }) => "ALTER MATERIALIZED VIEW",
+            Self::MoveTiers(_) => "ALTER TABLE",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use freshet_connectors::Offsets;
+use freshet_dataflow::ViewBudget;
 use freshet_planner::plan::Properties;
 use freshet_planner::{ObjectName, Query, SourceDeclaration, TableDefinition, TableRules, ViewPlan};
 use freshet_storage::collection::Collection;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
+use crate::pipeline::tiers::TierSettings;
 use crate::pipeline::view_status::ViewStatus;
 
 /// The schema that all user objects live in.
@@ -86,6 +88,7 @@ pub struct TableObject {
     pub rules: TableRules,
     pub schema: SchemaRef,
     pub collection: Arc<Collection>,
+    pub tiers: Option<TierSettings>,
     /// Held by a statement that reads rows to decide what to write, until its write is visible.
     pub write_lock: Arc<tokio::sync::Mutex<()>>,
 }
@@ -104,7 +107,10 @@ pub struct MaterializedViewObject {
     /// The relations named directly in the query, plain views among them.
     pub reads: Vec<RelationId>,
     pub collection: Arc<Collection>,
+    pub tiers: Option<TierSettings>,
     pub status: Mutex<ViewStatus>,
+    /// What its state may hold in memory.
+    pub budget: ViewBudget,
     /// Triggered when the view fails or is dropped.
     pub running: CancellationToken,
 }

@@ -1,4 +1,4 @@
-//! The command line: `freshet`, `freshet serve`, `freshet demo`.
+//! The command line: `freshet`, `freshet serve`, `freshet demo`, `freshet backup`, `freshet restore`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +12,9 @@ Examples:
   freshet                                  a server with its data in ./freshet-data
   freshet demo                             a server with a live auction to play with
   freshet serve --data /var/lib/freshet --memory 8GiB --workers 4
+  freshet serve --data s3://bucket/prefix  all that is durable in a bucket; AWS_ACCESS_KEY_ID and the like are read
+  freshet backup --to s3://bucket/monday   a copy of what the running server has
+  freshet restore --from s3://bucket/monday --data ./new
   psql -h 127.0.0.1 -p 7432 -d freshet     connect to it
 
 In psql:
@@ -34,20 +37,41 @@ pub struct Cli {
     options: Options,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Subcommand)]
 pub enum Command {
     /// Run the server
     #[default]
     Serve,
     /// Run the server with a generator of auction events and a few views over it
     Demo,
+    /// Copy what a running server has at this instant: tables, views, sources' offsets
+    Backup {
+        /// Where to, as the server sees it; there may be nothing yet: a folder, or s3://, gs:// or az://bucket/prefix
+        #[arg(long, value_name = "DIR|URL")]
+        to: String,
+        /// The server
+        #[arg(long, env = "FRESHET_SERVER", value_name = "HOST:PORT", default_value = "127.0.0.1:7432")]
+        server: String,
+    },
+    /// Make the data of a server from a backup, at --data, where nothing may be yet
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "DIR|URL")]
+        from: String,
+    },
 }
 
 #[derive(Debug, Args)]
 struct Options {
-    /// Where to keep the data: a folder, or an object store's URL [default: ./freshet-data]
+    /// Where to keep the data: a folder, or s3://, gs:// or az://bucket/prefix [default: ./freshet-data]
     #[arg(long, global = true, env = "FRESHET_DATA", value_name = "DIR|URL")]
     data: Option<String>,
+    /// A local folder for copies of what is in a bucket [default: ./freshet-cache]
+    #[arg(long, global = true, env = "FRESHET_CACHE", value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// How large that folder may become [default: 1GiB]
+    #[arg(long, global = true, env = "FRESHET_CACHE_SIZE", value_name = "SIZE")]
+    cache_size: Option<Memory>,
     /// Address for Postgres clients [default: 127.0.0.1:7432]
     #[arg(long, global = true, env = "FRESHET_LISTEN", value_name = "HOST:PORT")]
     listen: Option<String>,
@@ -72,7 +96,7 @@ struct Options {
     /// Let clients from other machines in, without a password
     #[arg(long, global = true, env = "FRESHET_TRUST_NETWORK", num_args = 0..=1, default_missing_value = "true")]
     trust_network: Option<bool>,
-    /// How often to make what changed quick to come back to after a crash: 1s, 500ms [default: 1s]
+    /// How often to make what changed quick to come back to after a crash: 1s, 500ms [default: 1s, 5s in a bucket]
     #[arg(long, global = true, env = "FRESHET_CHECKPOINT_INTERVAL", value_name = "TIME", value_parser = parse_interval)]
     checkpoint_interval: Option<Duration>,
 }
@@ -86,6 +110,8 @@ impl Cli {
         let options = self.options;
         let given = Settings {
             data: options.data,
+            cache: options.cache,
+            cache_size: options.cache_size,
             listen: options.listen,
             http: options.http,
             workers: options.workers,
@@ -123,6 +149,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_reason() {
+        assert!(Cli::try_parse_from(["freshet", "backup"]).unwrap_err().to_string().contains("--to <DIR|URL>"));
         let error = Cli::try_parse_from(["freshet", "--memory", "lots"]).unwrap_err();
         assert!(error.to_string().contains("is not an amount of memory like 2GiB"));
         assert!(Cli::parse_from(["freshet", "--workers", "0"]).resolve().is_err());

@@ -7,12 +7,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use freshet_storage::{DiskCache, Location};
 
 /// What a server is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// A folder, or the URL of an object store.
-    pub data: String,
+    /// A folder, or a prefix in a bucket.
+    pub data: Location,
+    /// Where copies of what is in a bucket lie.
+    pub cache: DiskCache,
     /// `host:port` for Postgres clients.
     pub listen: String,
     /// `host:port` for HTTP.
@@ -29,8 +32,9 @@ pub struct Config {
     pub checkpoint_interval: Duration,
 }
 
-/// The share of the memory that ad-hoc queries may use together.
-const QUERY_MEMORY_SHARE: u64 = 4;
+/// The percentages of the memory that ad-hoc queries may use together, and that the state of all views may.
+const QUERY_MEMORY_PERCENT: u64 = 25;
+const STATE_MEMORY_PERCENT: u64 = 40;
 
 /// The share of the memory that the past of all relations may take together.
 const HISTORY_MEMORY_SHARE: u64 = 8;
@@ -42,9 +46,19 @@ impl Config {
         usize::try_from(self.memory_bytes / HISTORY_MEMORY_SHARE).unwrap_or(usize::MAX)
     }
 
+    /// Where files are made that nobody needs after a restart: in the data folder, or beside the copies of a bucket.
+    pub fn local_folder(&self) -> &Path {
+        self.data.folder().unwrap_or(&self.cache.folder)
+    }
+
     /// What ad-hoc queries may use together.
     pub fn query_memory_bytes(&self) -> usize {
-        usize::try_from(self.memory_bytes / QUERY_MEMORY_SHARE).unwrap_or(usize::MAX)
+        usize::try_from(self.memory_bytes / 100 * QUERY_MEMORY_PERCENT).unwrap_or(usize::MAX)
+    }
+
+    /// What the state of all views may hold in memory; more goes to the disk.
+    pub fn state_memory_bytes(&self) -> u64 {
+        self.memory_bytes / 100 * STATE_MEMORY_PERCENT
     }
 }
 
@@ -59,6 +73,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     pub data: Option<String>,
+    pub cache: Option<PathBuf>,
+    pub cache_size: Option<Memory>,
     pub listen: Option<String>,
     pub http: Option<String>,
     pub workers: Option<usize>,
@@ -93,11 +109,26 @@ fn suggestion(near: &Option<&'static str>) -> String {
     near.map_or_else(|| format!("; there are {}", KEYS.join(", ")), |near| format!("; did you mean \"{near}\"?"))
 }
 
-const KEYS: &[&str] =
-    &["data", "listen", "http", "workers", "memory", "log", "log_format", "trust_network", "checkpoint_interval"];
+const KEYS: &[&str] = &[
+    "data",
+    "cache",
+    "cache_size",
+    "listen",
+    "http",
+    "workers",
+    "memory",
+    "log",
+    "log_format",
+    "trust_network",
+    "checkpoint_interval",
+];
 const DEFAULT_FILE: &str = "freshet.toml";
 const DEFAULT_MEMORY: Memory = Memory::Percent(60);
 const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Where each checkpoint costs requests that are paid for.
+const DEFAULT_CHECKPOINT_INTERVAL_REMOTE: Duration = Duration::from_secs(5);
+const DEFAULT_CACHE: &str = "./freshet-cache";
+const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 
 impl Config {
     /// Puts together what the flags and variables say with the file and the defaults.
@@ -113,8 +144,20 @@ impl Config {
             Some(workers) => workers,
             None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         };
+        let data = Location::parse(settings.data.as_deref().unwrap_or("./freshet-data"))
+            .map_err(|error| ConfigError::Invalid { setting: "data", reason: error.to_string() })?;
+        let cache_bytes = match settings.cache_size {
+            None => DEFAULT_CACHE_BYTES,
+            Some(Memory::Bytes(bytes)) => bytes,
+            Some(Memory::Percent(_)) => {
+                let reason = "must be an amount like 2GiB, not a share".to_owned();
+                return Err(ConfigError::Invalid { setting: "cache_size", reason });
+            }
+        };
+        let interval = if data.is_remote() { DEFAULT_CHECKPOINT_INTERVAL_REMOTE } else { DEFAULT_CHECKPOINT_INTERVAL };
         Ok(Self {
-            data: settings.data.unwrap_or_else(|| "./freshet-data".to_owned()),
+            data,
+            cache: DiskCache { folder: settings.cache.unwrap_or_else(|| DEFAULT_CACHE.into()), bytes_max: cache_bytes },
             listen: address("listen", settings.listen, "127.0.0.1:7432")?,
             http: address("http", settings.http, "127.0.0.1:7480")?,
             workers,
@@ -122,7 +165,7 @@ impl Config {
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
             log_format: settings.log_format.unwrap_or_default(),
             trust_network: settings.trust_network.unwrap_or(false),
-            checkpoint_interval: settings.checkpoint_interval.unwrap_or(DEFAULT_CHECKPOINT_INTERVAL),
+            checkpoint_interval: settings.checkpoint_interval.unwrap_or(interval),
         })
     }
 }
@@ -144,6 +187,8 @@ impl Settings {
     fn or(self, other: Self) -> Self {
         Self {
             data: self.data.or(other.data),
+            cache: self.cache.or(other.cache),
+            cache_size: self.cache_size.or(other.cache_size),
             listen: self.listen.or(other.listen),
             http: self.http.or(other.http),
             workers: self.workers.or(other.workers),
@@ -176,6 +221,12 @@ impl Settings {
             let string = || value.as_str().map(str::to_owned).ok_or_else(|| wrong("a string"));
             match key.as_str() {
                 "data" => settings.data = Some(string()?),
+                "cache" => settings.cache = Some(string()?.into()),
+                "cache_size" => {
+                    let size =
+                        string()?.parse().map_err(|reason: String| malformed(format!("\"cache_size\": {reason}")))?;
+                    settings.cache_size = Some(size);
+                }
                 "listen" => settings.listen = Some(string()?),
                 "http" => settings.http = Some(string()?),
                 "workers" => {
@@ -242,6 +293,22 @@ impl FromStr for Memory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let memory: Self = Self::parse(text)?;
+        match memory {
+            Self::Bytes(..MEMORY_BYTES_MIN) => {
+                Err(format!("\"{}\" is too little: at least 64MiB are needed", text.trim()))
+            }
+            memory => Ok(memory),
+        }
+    }
+}
+
+impl Memory {
+    /// An amount like `2GiB` or `60%`, however small.
+    ///
+    /// # Errors
+    /// If it is no such amount; says so.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let wrong = || format!("\"{text}\" is not an amount of memory like 2GiB, 512MB or 60%");
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -265,11 +332,7 @@ impl FromStr for Memory {
             "tib" | "t" => 1 << 40,
             _ => return Err(wrong()),
         };
-        let bytes = number * scale as f64;
-        if bytes < MEMORY_BYTES_MIN as f64 {
-            return Err(format!("\"{text}\" is too little: at least 64MiB are needed"));
-        }
-        Ok(Self::Bytes(bytes as u64))
+        Ok(Self::Bytes((number * scale as f64) as u64))
     }
 }
 
@@ -308,7 +371,7 @@ mod tests {
         std::fs::write(&path, "data = '/d'\nworkers = 3\nmemory = '1GiB'\nlog_format = 'json'\n").unwrap();
         let given = Settings { workers: Some(5), ..Settings::default() };
         let config = Config::load(given, Some(&path)).unwrap();
-        assert_eq!((config.data.as_str(), config.workers, config.memory_bytes), ("/d", 5, 1 << 30));
+        assert_eq!((config.data.to_string().as_str(), config.workers, config.memory_bytes), ("/d", 5, 1 << 30));
         assert_eq!((config.log_format, config.listen.as_str()), (LogFormat::Json, "127.0.0.1:7432"));
     }
 
@@ -330,6 +393,18 @@ mod tests {
         for wrong in ["", "x", "0%", "101%", "1MiB", "2 parsecs"] {
             assert!(wrong.parse::<Memory>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_place_of_the_data_is_checked_early_and_decides_on_defaults() {
+        let load = |data: &str| Config::load(Settings { data: Some(data.to_owned()), ..Settings::default() }, None);
+        assert_eq!(load("/d").unwrap().checkpoint_interval, Duration::from_secs(1));
+        let remote = load("s3://bucket/prefix").unwrap();
+        assert_eq!((remote.checkpoint_interval, remote.cache.bytes_max), (Duration::from_secs(5), 1 << 30));
+        let error = load("s4://bucket").unwrap_err().to_string();
+        assert!(error.starts_with("data: ") && error.contains("did you mean \"s3://bucket\"?"), "{error}");
+        let share = Settings { cache_size: Some(Memory::Percent(5)), ..Settings::default() };
+        assert!(Config::load(share, None).unwrap_err().to_string().starts_with("cache_size: must be an amount"));
     }
 
     #[test]

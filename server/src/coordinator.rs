@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use freshet_connectors::Offsets;
-use freshet_dataflow::{DataflowDescription, Engine, SavedState};
+use freshet_dataflow::{DataflowDescription, Engine, SavedState, ViewBudget};
 use freshet_planner::plan::Node;
 use freshet_storage::WalKey;
 use freshet_storage::collection::{Collection, CollectionError, ShardWriter};
@@ -73,6 +73,8 @@ pub enum Command {
     },
     /// The next checkpoint has to say something else of sinks than the last one.
     SinksChanged,
+    /// Rows lie elsewhere than the last checkpoint says.
+    TiersChanged,
     /// Begins to seal epochs: until then, what a restart brings back is put in its place at one epoch.
     Start,
     /// Seals an epoch and has the state of all complete views told at it, if anything changed since the last time.
@@ -124,6 +126,7 @@ pub struct InstallView {
     pub sources: Vec<SourceInput>,
     /// The state from which it goes on, if it does.
     pub resume: Option<Arc<SavedState>>,
+    pub budget: ViewBudget,
 }
 
 /// Where new dataflows start.
@@ -179,6 +182,8 @@ pub struct Coordinator {
     last_commit: Arc<AtomicU64>,
     /// No epoch is sealed before this moment.
     next_tick: Instant,
+    /// Whether no epoch is sealed because memory is short, but for checkpoints.
+    memory_short: watch::Receiver<bool>,
     /// Sealed epochs that some live view has not finished.
     in_flight: VecDeque<Epoch>,
     tables: HashMap<RelationId, ShardWriter>,
@@ -213,22 +218,30 @@ pub struct Inbox {
     failures: mpsc::UnboundedReceiver<RelationId>,
 }
 
+/// What the coordinator hears of others.
+pub struct Heard {
+    /// Views that failed; each at most once, so that the channel is bounded by the number of views.
+    pub failures: mpsc::UnboundedReceiver<RelationId>,
+    /// Whether memory is short.
+    pub memory_short: watch::Receiver<bool>,
+}
+
 /// What keeps the next epoch from being sealed.
 enum Gate {
     Open,
     TooSoon(Instant),
+    MemoryShort(watch::Receiver<bool>),
     /// These views have yet to finish this epoch.
     Behind(Vec<watch::Receiver<Epoch>>, Epoch),
 }
 
 impl Coordinator {
-    /// A coordinator whose first epoch comes after `last`. `failures` tells of views that failed; each at most once, so
-    /// that the channel is bounded by the number of views.
+    /// A coordinator whose first epoch comes after `last`.
     pub fn new(
         clock: Clock,
         engine: Arc<Engine>,
         last: Epoch,
-        failures: mpsc::UnboundedReceiver<RelationId>,
+        Heard { failures, memory_short }: Heard,
         cancel: CancellationToken,
     ) -> (Self, Inbox, CoordinatorHandle) {
         let (commands, command_inbox) = mpsc::channel(1024);
@@ -242,6 +255,7 @@ impl Coordinator {
             sealed,
             last_commit: last_commit.clone(),
             next_tick: Instant::now(),
+            memory_short,
             in_flight: VecDeque::new(),
             tables: HashMap::new(),
             sources: SourceStates::new(queue, cancel),
@@ -294,6 +308,9 @@ impl Coordinator {
         if now < self.next_tick {
             return Gate::TooSoon(self.next_tick);
         }
+        if *self.memory_short.borrow() {
+            return Gate::MemoryShort(self.memory_short.clone());
+        }
         let live = || self.views.values().filter(|view| view.hydrated);
         while let Some(epoch) = self.in_flight.front()
             && live().all(|view| *view.upper.borrow() >= *epoch)
@@ -343,7 +360,7 @@ impl Coordinator {
                 self.remove_view(view);
                 let _ = reply.send(());
             }
-            Command::SinksChanged => self.changed = true,
+            Command::SinksChanged | Command::TiersChanged => self.changed = true,
             Command::Start => self.started = true,
             Command::Checkpoint { wanted, reply } => {
                 let content = self.checkpoint(wanted);
@@ -395,6 +412,7 @@ impl Coordinator {
                 output: install.output,
                 as_of: self.last,
                 resume: install.resume,
+                budget: install.budget,
             });
         }
         // Only now, so that views installed together read a source once.
@@ -496,6 +514,8 @@ impl Gate {
     async fn opened(self) {
         match self {
             Self::Open => {}
+            // An error means that the server stops.
+            Self::MemoryShort(mut short) => drop(short.wait_for(|short| !short).await),
             Self::TooSoon(instant) => tokio::time::sleep_until(instant).await,
             Self::Behind(uppers, epoch) => {
                 for mut upper in uppers {

@@ -1,5 +1,6 @@
 //! What each statement does: one file a statement.
 
+pub mod backup;
 pub mod checkpoint;
 pub mod comment;
 pub mod copy;
@@ -14,6 +15,7 @@ pub mod delete;
 pub mod drop;
 pub mod explain;
 pub mod insert;
+pub mod move_tiers;
 pub mod prepare;
 pub mod rows;
 pub mod select;
@@ -22,6 +24,7 @@ pub mod show;
 pub mod subscribe;
 pub mod transaction;
 pub mod update;
+pub mod view_options;
 pub mod write;
 
 use arrow::datatypes::DataType;
@@ -65,6 +68,8 @@ pub async fn execute(
         Statement::Execute(execute) => prepare::execute(session, execute).await,
         Statement::Deallocate(name) => prepare::deallocate(session, name.as_deref()),
         Statement::Checkpoint => checkpoint::execute(session).await,
+        Statement::Backup { to } => backup::execute(session, to).await,
+        Statement::MoveTiers(statement) => move_tiers::execute(session, statement).await,
     }
 }
 
@@ -100,6 +105,7 @@ pub fn describe(
         Statement::Show(show) => rows(show::describe(session, show)?),
         Statement::Fetch(fetch) => rows(cursor::describe(session, fetch)?),
         Statement::Execute(execute) => prepare::describe(session, execute),
+        Statement::Backup { .. } => rows(backup::schema()),
         _ => Ok(Description::default()),
     }
 }

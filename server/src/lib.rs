@@ -10,6 +10,7 @@
 //! [`server::serve`] runs it all; [`demo::run`] does so with generated streams. What SQL means is not known here, but
 //! in `freshet_planner`; how views are kept up to date is not, but in `freshet_dataflow`.
 
+pub mod backup;
 pub mod catalog;
 pub mod cli;
 pub mod config;
@@ -20,9 +21,11 @@ pub mod functions;
 pub mod http;
 pub mod limits;
 pub mod logging;
+pub mod memory;
 pub mod pg;
 pub mod pipeline;
 pub mod query;
+pub mod restore;
 pub mod server;
 pub mod session;
 pub mod status;

@@ -42,6 +42,20 @@ pub const SUBSCRIPTION_STEP_MS_MAX: u64 = 10_000;
 /// Batches that a query computes ahead of its client. At the bound: the query waits.
 pub const QUERY_BATCHES_AHEAD_MAX: usize = 2;
 
+/// Bytes that all queries may keep on the disk because they do not fit into memory. At the bound: the query fails with
+/// SQLSTATE 53100.
+pub const QUERY_SPILL_BYTES_MAX: u64 = 64 << 30;
+
+/// Bytes on their way to the operators beyond which hydration waits; less if the server has little memory.
+pub const HYDRATION_QUEUE_BYTES_MAX: u64 = 64 << 20;
+
+/// How often the server looks at its memory, in milliseconds.
+pub const MEMORY_INTERVAL_MS: u64 = 200;
+
+/// How long no epoch is sealed because memory is short, in milliseconds. At the bound: the view that has grown most is
+/// paused.
+pub const MEMORY_SHORTAGE_MS_MAX: u64 = 5_000;
+
 /// How long CREATE SOURCE and CREATE SINK wait for the outside, in seconds. At the bound: an error, and nothing is created.
 pub const CONNECT_TIMEOUT_S: u64 = 10;
 
@@ -54,6 +68,18 @@ pub const RETRY_INTERVAL_S_MAX: u64 = 30;
 /// How long a sink may have nothing to send before it tells the system outside again how far it is, in seconds. At the
 /// bound: it does. Kafka forgets after a week.
 pub const SINK_REMINDER_S: u64 = 12 * 60 * 60;
+
+/// Milliseconds between two looks at what should move between tiers or be deleted because of its age.
+pub const TIERS_INTERVAL_MS: u64 = 1_000;
+
+/// Rows that are deleted at once because of their age. At the bound: the rest follows in an epoch of its own.
+pub const EXPIRED_ROWS_MAX: usize = 64 * 1024;
+
+/// The share of the memory, one in so many, for the rows of tables and views. At the bound: the coldest leave memory.
+pub const COLLECTIONS_MEMORY_SHARE: u64 = 2;
+
+/// The share of the memory, one in so many, for what was read of files of tiers: footers, remote blocks, hashes of keys.
+pub const TIER_CACHE_SHARE: u64 = 16;
 
 /// Checkpoints that `freshet_catalog.checkpoints` shows. At the bound: the oldest is forgotten.
 pub const CHECKPOINTS_REMEMBERED: usize = 100;
@@ -73,3 +99,12 @@ pub const HTTP_CONNECTIONS_MAX: usize = 256;
 
 /// How long a connection to the HTTP port lives, in seconds. At the bound: it is closed.
 pub const HTTP_CONNECTION_S_MAX: u64 = 30;
+
+/// How often to look whether an Iceberg table is to be published.
+pub const ICEBERG_INTERVAL_MS: u64 = 1_000;
+
+/// How long rows that are deleted of files in an Iceberg table may still be seen there.
+pub const ICEBERG_DELETES_S_MAX: u64 = 60;
+
+/// How long files stay that have left an Iceberg table.
+pub const ICEBERG_FILES_KEPT_S: u64 = 600;

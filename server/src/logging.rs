@@ -10,6 +10,9 @@ use crate::config::LogFormat;
 /// # Errors
 /// If the filter does not parse.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), ParseError> {
+    // Each single repetition of a request is told at `info`; `freshet_storage` tells when that goes on.
+    let filter =
+        if filter.contains("object_store") { filter.to_owned() } else { format!("object_store=warn,{filter}") };
     let filter = EnvFilter::builder().parse(filter)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

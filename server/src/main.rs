@@ -6,7 +6,7 @@ use clap::Parser;
 use freshet_server::cli::{Cli, Command};
 use freshet_server::config::Config;
 use freshet_server::limits::THREAD_STACK_BYTES;
-use freshet_server::{demo, logging, serve};
+use freshet_server::{backup, demo, logging, restore, serve};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,8 @@ fn run(command: Command, config: Config) -> anyhow::Result<()> {
             match command {
                 Command::Serve => serve(config, shutdown.clone()).await,
                 Command::Demo => demo::run(config, shutdown.clone()).await,
+                Command::Backup { to, server } => backup::run(&to, &server).await,
+                Command::Restore { from } => restore::run(&from, &config.data).await,
             }
         };
         tokio::pin!(work);

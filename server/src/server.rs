@@ -3,19 +3,23 @@
 pub mod objects;
 mod recovery;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
-use freshet_dataflow::{Engine, EngineConfig, Event, RowError};
+use freshet_dataflow::{Engine, EngineConfig, Event, RowError, StateBudget};
 use freshet_planner::Planner;
 use freshet_storage::Store;
 use freshet_storage::collection::HistoryBudget;
+use freshet_storage::spill::SpillFolder;
+use freshet_storage::tiers::CacheBytes;
 use freshet_types::{Clock, RelationId, SqlError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -24,9 +28,12 @@ use tracing::{error, info, warn};
 
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
-use crate::coordinator::{Coordinator, CoordinatorHandle, Stopped, Wanted};
+use crate::coordinator::{Coordinator, CoordinatorHandle, Heard, Stopped, Wanted};
+use crate::limits::{QUERY_SPILL_BYTES_MAX, TIER_CACHE_SHARE};
+use crate::memory::{self, Memory};
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
-use crate::pipeline::view_failure;
+use crate::pipeline::iceberg::IcebergTables;
+use crate::pipeline::{iceberg, tiers, view_failure};
 use crate::query::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::session::settings::Settings;
@@ -52,16 +59,23 @@ pub struct Server {
     /// Where to ask for a checkpoint, and what became of the last ones.
     pub checkpoint_requests: mpsc::Sender<CheckpointRequest>,
     pub checkpoint_reports: CheckpointReports,
+    /// What of the cold tier is published, and what should be.
+    pub iceberg: IcebergTables,
+    /// Held by whoever moves rows between tiers.
+    pub tiers_lock: tokio::sync::Mutex<()>,
     /// Tells the coordinator of views that have failed.
     pub view_failures: mpsc::UnboundedSender<RelationId>,
+    pub memory: Memory,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
+    /// Whether another server has taken the data over.
+    pub fenced: AtomicBool,
 }
 
 /// Runs the server until `shutdown` is triggered.
 ///
 /// # Errors
-/// If an address is taken, or the data cannot be opened or read.
+/// If an address is taken, the data cannot be opened or read, or another server takes it over.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     serve_with(config, shutdown, |_| ()).await
 }
@@ -100,10 +114,11 @@ pub async fn serve_with(
     pg::serve(pg_listener, sessions, shutdown).await;
 
     ready.store(false, Ordering::Release);
-    running.stop().await?;
+    let stopped = running.stop().await;
     stop_http.cancel();
     // The task reports its own failures.
     let _ = http_task.await;
+    stopped?;
     info!("freshet has stopped");
     Ok(())
 }
@@ -119,14 +134,14 @@ pub struct Running {
     stop_coordinator: CancellationToken,
     checkpointer: tokio::task::JoinHandle<()>,
     stop_checkpointer: CancellationToken,
+    fence: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
     /// Opens the data, starts the engine, and brings all objects back.
     pub async fn start(config: Config, cancel: CancellationToken) -> anyhow::Result<Self> {
         let clock = Clock::System;
-        let store =
-            Store::open(&config.data).await.with_context(|| format!("cannot open the data at {}", config.data))?;
+        let store = Store::open_at(&config.data, Some(&config.cache)).await?;
         let loaded = recovery::load(&store, &clock).await?;
 
         let (view_failures, failures) = mpsc::unbounded_channel();
@@ -135,15 +150,21 @@ impl Running {
         let (checkpoint_requests, requests) = mpsc::channel(16);
         let router = EventRouter::default();
         let on_event = router.clone();
-        let engine_config = EngineConfig { workers: config.workers, track_state: true };
+        let local = config.local_folder();
+        let spill =
+            SpillFolder::open(&local.join("state-spill")).context("cannot empty the folder of spilled state")?;
+        let state = StateBudget { bytes_max: config.state_memory_bytes(), folder: Some(spill) };
+        let engine_config = EngineConfig { workers: config.workers, track_state: true, state };
         let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &cut)))
             .map_err(|error| anyhow::anyhow!("cannot start the dataflow workers: {error}"))?;
         let engine = Arc::new(engine);
         let readers = cancel.child_token();
+        let memory = Memory::default();
+        let heard = Heard { failures, memory_short: memory.short() };
         let (coordinator, inbox, handle) =
-            Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, failures, readers);
+            Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, heard, readers);
 
-        let query_state = query_state(&config)?;
+        let query_state = query_state(&config, &local.join("query-spill"))?;
         let server = Arc::new(Server {
             clock,
             catalog: Catalog::default(),
@@ -157,11 +178,19 @@ impl Running {
             query_state,
             checkpoint_requests,
             checkpoint_reports: CheckpointReports::default(),
+            iceberg: IcebergTables::default(),
+            tiers_lock: tokio::sync::Mutex::default(),
             view_failures,
+            memory,
             cancel: cancel.clone(),
+            fenced: AtomicBool::new(false),
             config,
         });
         router.connect(&server);
+        let cache_bytes = CacheBytes::of(server.config.memory_bytes / TIER_CACHE_SHARE);
+        server.store.tiers().set_cache_bytes(cache_bytes);
+        let fence = task::spawn("fence", cancel.clone(), stop_when_fenced(server.clone()));
+        task::spawn("memory", cancel.clone(), memory::watch(server.clone()));
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -180,17 +209,26 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
-        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer })
+        task::spawn("tiers", cancel.clone(), tiers::run(server.clone()));
+        task::spawn("iceberg", cancel, iceberg::run(server.clone()));
+        Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, fence })
     }
 
     /// Ends what runs and closes the store. What was acknowledged is durable already.
+    ///
+    /// # Errors
+    /// If the store cannot be closed, or belongs to another server by now.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.server.cancel.cancel();
         self.stop_checkpointer.cancel();
         // The tasks report their own failures.
+        let _ = self.fence.await;
         let _ = self.checkpointer.await;
         self.stop_coordinator.cancel();
         let _ = self.coordinator.await;
+        if self.server.fenced.load(Ordering::Acquire) {
+            bail!("another server has opened {}; this one has stopped", self.server.config.data);
+        }
         self.server.store.close().await.context("cannot close the store")?;
         match Arc::into_inner(self.server).and_then(|server| Arc::into_inner(server.engine)) {
             Some(engine) => engine.shutdown(),
@@ -200,10 +238,33 @@ impl Running {
     }
 }
 
-fn query_state(config: &Config) -> anyhow::Result<SessionState> {
-    let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(config.query_memory_bytes()));
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
+/// Stops a server whose data another one has opened: it could neither keep nor tell anything that counts.
+async fn stop_when_fenced(server: Arc<Server>) {
+    server.store.fenced().await;
+    error!("another server has opened {}: stopping", server.config.data);
+    server.fenced.store(true, Ordering::Release);
+    server.cancel.cancel();
+}
+
+/// What does not fit into the queries' share of memory goes to files in `spill`, which an earlier process may have left.
+fn query_state(config: &Config, spill: &Path) -> anyhow::Result<SessionState> {
+    match std::fs::remove_dir_all(spill) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot empty {}", spill.display()));
+        }
+        _ => std::fs::create_dir_all(spill).with_context(|| format!("cannot make {}", spill.display()))?,
+    }
+    let pool_bytes = config.query_memory_bytes();
+    let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(pool_bytes));
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]))
+        .with_max_temp_directory_size(QUERY_SPILL_BYTES_MAX);
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
     let session_config = freshet_planner::session_config().with_target_partitions(config.workers);
+    // Each partition of a sort keeps so much back for merging what it has spilled: not all that there is, in a small pool.
+    let merge_bytes = session_config.options().execution.sort_spill_reservation_bytes;
+    let merge_bytes = merge_bytes.min(pool_bytes / (4 * config.workers));
+    let session_config = session_config.with_sort_spill_reservation_bytes(merge_bytes);
     let builder =
         SessionStateBuilder::new().with_default_features().with_config(session_config).with_runtime_env(runtime);
     let mut state = system::register_functions(builder).build();
@@ -274,6 +335,9 @@ impl EventRouter {
                 with_view(&server, view, |status| status.record(epoch, errors, omitted));
             }
             Event::Failed { view, error } => view_failure::fail(&server, view, &error),
+            Event::Paused { view, used_bytes, bytes_max } => {
+                view_failure::pause(&server, view, &memory::over_limit(used_bytes, bytes_max));
+            }
         }
     }
 }

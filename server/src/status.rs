@@ -6,11 +6,15 @@
 //! | materialized_views | a materialized view and its query                                          |
 //! | view_status        | a materialized view: state, epoch, lag, rows, memory, row errors            |
 //! | view_errors        | a row on which an expression of a view failed, with the message             |
+//! | view_memory        | an operator of a view on a worker: bytes in memory and on the disk          |
+//! | memory             | a part of the server: bytes in use, and the most that it may use            |
 //! | source_status      | a partition of a source; state, records and errors are the whole source's   |
 //! | sink_status        | a sink: state, last epoch sent, what waits, records, last error             |
 //! | checkpoints        | a recent checkpoint: epoch, duration, bytes, or why there was none          |
+//! | tiers              | a tier of a table or materialized view: rows, bytes, files, oldest and newest |
 //! | settings           | a setting of the server                                                     |
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -18,9 +22,10 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use freshet_connectors::StatusReport;
 use freshet_storage::collection::{HistoryPolicy, HistoryStatus};
-use freshet_types::Epoch;
+use freshet_types::{Epoch, RelationId};
 
 use crate::catalog::{Entry, MaterializedViewObject, Object, PUBLIC, SourceObject};
+use crate::memory::Usage;
 use crate::pipeline::checkpointer::CheckpointReport;
 use crate::pipeline::sink::SinkProgress;
 use crate::pipeline::view_status::ViewState;
@@ -45,15 +50,20 @@ impl StatusRelations for Status<'_> {
             "materialized_views" => self.materialized_views(),
             "view_status" => self.view_status(),
             "view_errors" => self.view_errors(),
+            "view_memory" => self.view_memory(),
+            "memory" => self.memory(),
             "source_status" => self.source_status(),
             "sink_status" => self.sink_status(),
             "checkpoints" => self.checkpoints(),
+            "tiers" => tiers::relation(self.server),
             "settings" => self.settings(),
             _ => return None,
         };
         Some(relation(columns))
     }
 }
+
+mod tiers;
 
 type Column = (&'static str, ArrayRef);
 
@@ -149,6 +159,53 @@ impl Status<'_> {
         ]
     }
 
+    /// Operators by view, node and worker; then the rows of each view.
+    fn view_memory(&self) -> Vec<Column> {
+        let views = self.views();
+        let name_of: HashMap<RelationId, &str> = views.iter().map(|(entry, _)| (entry.id(), entry.name())).collect();
+        let mut operators = self.server.engine.memory().operators();
+        operators.retain(|operator| name_of.contains_key(&operator.view));
+        operators.sort_by_key(|operator| (operator.view, operator.node, operator.worker));
+        let collection = |view: &MaterializedViewObject| Some(view.collection.memory_bytes() as u64);
+        let of_rows = || views.iter().map(|_| None);
+        let told = operators.iter();
+        vec![
+            text(
+                "view",
+                told.clone()
+                    .map(|operator| Some(name_of[&operator.view]))
+                    .chain(views.iter().map(|(e, _)| Some(e.name()))),
+            ),
+            text(
+                "operator",
+                told.clone().map(|operator| Some(operator.operator)).chain(views.iter().map(|_| Some("Rows"))),
+            ),
+            number("node", told.clone().map(|operator| Some(u64::from(operator.node))).chain(of_rows())),
+            number("worker", told.clone().map(|operator| Some(operator.worker as u64)).chain(of_rows())),
+            number(
+                "memory_bytes",
+                told.clone()
+                    .map(|operator| Some(operator.memory_bytes))
+                    .chain(views.iter().map(|(_, v)| collection(v))),
+            ),
+            number("disk_bytes", told.map(|operator| Some(operator.disk_bytes)).chain(views.iter().map(|_| Some(0)))),
+            number("limit_bytes", {
+                let limits: HashMap<RelationId, Option<u64>> =
+                    views.iter().map(|(entry, view)| (entry.id(), view.budget.bytes_max)).collect();
+                operators.iter().map(move |operator| limits[&operator.view]).chain(of_rows()).collect::<Vec<_>>()
+            }),
+        ]
+    }
+
+    fn memory(&self) -> Vec<Column> {
+        let parts = Usage::now(self.server).parts(&self.server.config);
+        vec![
+            text("part", parts.iter().map(|(name, _, _)| Some(*name))),
+            number("bytes", parts.iter().map(|(_, bytes, _)| *bytes)),
+            number("bytes_max", parts.iter().map(|(_, _, bytes_max)| *bytes_max)),
+        ]
+    }
+
     fn view_errors(&self) -> Vec<Column> {
         let mut rows = Vec::new();
         for (entry, view) in self.views() {
@@ -236,7 +293,9 @@ impl Status<'_> {
     fn settings(&self) -> Vec<Column> {
         let config = &self.server.config;
         let settings = [
-            ("data", config.data.clone()),
+            ("data", config.data.to_string()),
+            ("cache", config.cache.folder.display().to_string()),
+            ("cache_bytes", config.cache.bytes_max.to_string()),
             ("listen", config.listen.clone()),
             ("http", config.http.clone()),
             ("workers", config.workers.to_string()),

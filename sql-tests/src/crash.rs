@@ -25,6 +25,8 @@ use rand::{Rng, SeedableRng};
 
 use crate::client::Client;
 use crate::kafka::Kafka;
+use crate::proxy::{Fault, Proxy};
+use crate::s3::{self, S3};
 use crate::server::{Server, ServerConfig};
 use crate::wait::let_pass;
 
@@ -44,6 +46,9 @@ const CHECKPOINT_INTERVAL_MS: std::ops::Range<u64> = 20..500;
 const ROUND_MS: std::ops::Range<u64> = 1..900;
 /// When a server that comes up is killed.
 const COMING_UP_MS: std::ops::Range<u64> = 0..250;
+/// How long the bucket is in order, and how long it is not.
+const FAULT_EVERY_MS: std::ops::Range<u64> = 20..500;
+const FAULT_MS: std::ops::Range<u64> = 5..150;
 /// How long a server is held.
 const PAUSE_MS: std::ops::Range<u64> = 20..400;
 
@@ -56,6 +61,16 @@ pub struct Options {
     pub time: Duration,
     /// Whether the server is also held for a moment (SIGSTOP) now and then.
     pub pauses: bool,
+    pub data: Data,
+}
+
+/// Where the server keeps its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Data {
+    /// In a folder.
+    Folder,
+    /// In a bucket of a real S3 server, which is cut off for a moment now and then.
+    S3,
 }
 
 /// Kills servers as `options` say; tells `progress` of each round.
@@ -81,12 +96,45 @@ struct Crash<'a> {
     further: FurtherViews,
     checker: Checker,
     summary: Summary,
+    bucket: Option<Bucket>,
+}
+
+/// The bucket with the data, and what comes between it and the server.
+struct Bucket {
+    _s3: S3,
+    proxy: Proxy,
+}
+
+impl Bucket {
+    async fn start() -> Result<Self> {
+        let s3 = S3::start()?;
+        Ok(Self { proxy: Proxy::start(s3.address()).await?, _s3: s3 })
+    }
+
+    /// Makes trouble now and then, which does not last; until dropped.
+    async fn trouble(&self, seed: u64) -> Result<()> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let faults = [Fault::Drop, Fault::Unavailable, Fault::Hang, Fault::Delay(Duration::from_millis(20))];
+        loop {
+            let_pass(Duration::from_millis(random.random_range(FAULT_EVERY_MS))).await;
+            self.proxy.set(*faults.choose(&mut random).context("a fault")?);
+            let_pass(Duration::from_millis(random.random_range(FAULT_MS))).await;
+            self.proxy.set(Fault::None);
+        }
+    }
 }
 
 impl<'a> Crash<'a> {
     async fn start(kafka: &'a Kafka, options: &'a Options) -> Result<Self> {
         let mut random = StdRng::seed_from_u64(options.seed);
-        let config = ServerConfig { workers: 2, arguments: arguments(&mut random), ..ServerConfig::default() };
+        let mut config = ServerConfig { workers: 2, arguments: arguments(&mut random), ..ServerConfig::default() };
+        let mut bucket = None;
+        if options.data == Data::S3 {
+            let started = Bucket::start().await?;
+            config.location = Some(format!("s3://{}/crash", s3::BUCKET));
+            config.environment = s3::environment(started.proxy.address());
+            bucket = Some(started);
+        }
         let server = Server::start_with(config).await?;
         let client = server.connect().await?;
         let topic = Topic::create(kafka, &client, random.random()).await?;
@@ -98,7 +146,7 @@ impl<'a> Crash<'a> {
         checker.note_checkpoint(&client).await?;
         let writers = (0..WRITERS).map(|number| Writer::new(number, random.random())).collect();
         let further = FurtherViews::new(random.random());
-        Ok(Self { options, random, server, topic, writers, further, checker, summary: Summary::default() })
+        Ok(Self { options, random, server, topic, writers, further, checker, summary: Summary::default(), bucket })
     }
 
     async fn rounds(&mut self, mut progress: impl FnMut(&str)) -> Result<()> {
@@ -138,6 +186,20 @@ impl<'a> Crash<'a> {
             }
             over.set(true);
             server.kill_hard()
+        };
+        let (bucket, seed) = (self.bucket.as_ref(), self.random.random());
+        let kill = async {
+            match bucket {
+                None => kill.await,
+                Some(bucket) => {
+                    let killed = tokio::select! {
+                        killed = kill => killed,
+                        broken = bucket.trouble(seed) => broken,
+                    };
+                    bucket.proxy.set(Fault::None);
+                    killed
+                }
+            }
         };
         let (ddl, checkpoints) = (clients.pop().context("a client")?, clients.pop().context("a client")?);
         let writing = self.writers.iter_mut().zip(&clients).map(|(writer, client)| writer.work(client, &over));

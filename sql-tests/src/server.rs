@@ -1,11 +1,11 @@
 //! The real server, as a process of its own on free ports with a data folder of its own.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,11 +38,16 @@ pub struct ServerConfig {
     pub arguments: Vec<OsString>,
     /// Where to make the data folder, if not among the temporary ones.
     pub parent: Option<PathBuf>,
+    /// Where to keep the data, if not in that folder.
+    pub location: Option<String>,
+    /// Further environment variables.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { workers: 1, arguments: Vec::new(), parent: None }
+        let (arguments, environment) = (Vec::new(), Vec::new());
+        Self { workers: 1, arguments, parent: None, location: None, environment }
     }
 }
 
@@ -91,7 +96,15 @@ impl Server {
         matches!(self.process.child.try_wait(), Ok(None))
     }
 
-    /// Where it keeps its data.
+    /// How the process ended, if it has.
+    ///
+    /// # Errors
+    /// If the operating system does not say.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.process.child.try_wait()?)
+    }
+
+    /// The folder for its data; empty if [`ServerConfig::location`] is elsewhere.
     pub fn data(&self) -> &Path {
         self.data.path()
     }
@@ -227,9 +240,11 @@ impl Starting {
         let mut child = Command::new(&binary)
             .arg("serve")
             .arg("--data")
-            .arg(data)
+            .arg(config.location.as_deref().map_or(data.as_os_str(), OsStr::new))
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", &config.workers.to_string()])
             .args(&config.arguments)
+            .current_dir(data)
+            .envs(config.environment.iter().map(|(name, value)| (name, value)))
             .env("NO_COLOR", "1")
             // A panic is told in a few lines, which the end of the log has room for.
             .env("RUST_BACKTRACE", "0")

@@ -15,17 +15,21 @@ mod commit;
 mod file;
 mod garbage;
 mod manifest;
+mod places;
 mod recover;
 mod segments;
 mod state_log;
-mod versions;
 #[cfg(test)]
 mod tests;
+mod tiered;
+mod versions;
 
 pub use change::{StateRows, TableChange};
 pub use commit::{Checkpoint, CheckpointStats, Checkpoints};
-pub(crate) use file::CheckpointFiles;
+pub(crate) use file::{CheckpointFiles, PartRef, path as file_path};
+pub(crate) use manifest::Manifest;
 pub use manifest::{Part, PieceId};
 pub use recover::{Recovered, Redistribute};
+pub(crate) use tiered::tier_files;
 
 pub use crate::collection::restore::ShardOf;

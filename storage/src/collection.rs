@@ -16,8 +16,11 @@
 //!
 //! and the change of epoch `e` is what lies between `end(e - 1)` and `end(e)`, less what `e` deleted. Bitmaps and
 //! segments are copy-on-write: a [`Snapshot`] is a few reference counts, a reader never blocks a
-//! writer, nor a writer a reader. As `since` follows `upper`, history is forgotten, and segments that
+//! writer, nor a writer a reader. As `since` follows `upper`, [as far behind as is wanted](history_policy), history is forgotten, and segments that
 //! are mostly dead are [compacted](compaction).
+//!
+//! Rows that nobody changes may lie [in files](tiering) of the warm and cold tiers instead of memory. All of the above
+//! holds for them as well: they have positions, and bits in the bitmap of live rows.
 //!
 //! A collection does not know where its rows come from, who reads them, or what is durable.
 
@@ -35,8 +38,10 @@ pub(crate) mod rows;
 pub(crate) mod segment;
 mod shard;
 mod snapshot;
+mod stored_rows;
 #[cfg(test)]
 mod tests;
+mod tiering;
 mod uid;
 mod writer;
 
@@ -58,7 +63,8 @@ use shard::Shard;
 
 pub use history_policy::{HistoryBudget, HistoryPolicy, RECENT_HISTORY_MS};
 pub use progress::Hold;
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, StoredPart};
+pub use tiering::{Moved, TierPolicy, TierStats};
 pub use writer::ShardWriter;
 
 /// What a collection holds and how it is filed.
@@ -103,13 +109,15 @@ pub struct Collection {
 /// What a collection shares with its writers and snapshots.
 struct Inner {
     description: CollectionDescription,
-    identity: Identity,
+    identity: Arc<Identity>,
     shards: Vec<Mutex<Shard>>,
     progress: Arc<Mutex<Progress>>,
     history: HistoryUse,
     upper: watch::Sender<Epoch>,
     /// Which shards have a writer.
     has_writer: Vec<AtomicBool>,
+    /// In which shards rows are being moved.
+    is_moving: Vec<AtomicBool>,
 }
 
 /// Why a collection could not be read or written.
@@ -135,7 +143,7 @@ impl Collection {
     /// # Errors
     /// If rows or keys of the schema cannot be compared.
     pub fn new(description: CollectionDescription, shards: usize) -> Result<Arc<Self>, CollectionError> {
-        let identity = Identity::new(&description)?;
+        let identity = Arc::new(Identity::new(&description)?);
         let empty = || Mutex::new(Shard::new(RowLog::new(description.schema.clone())));
         let inner = Inner {
             identity,
@@ -144,6 +152,7 @@ impl Collection {
             history: HistoryUse::new(description.history.clone()),
             upper: watch::Sender::new(Epoch::ZERO),
             has_writer: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            is_moving: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             description,
         };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
@@ -191,6 +200,13 @@ impl Collection {
     /// Says that the collection did not exist before `epoch`: it is not readable there, even as empty.
     pub fn begin_at(&self, epoch: Epoch) {
         self.inner.progress.lock().begin_at(epoch);
+    }
+
+    /// Lets go of all versions but those of the last [`RECENT_HISTORY_MS`], to save memory.
+    pub fn give_up_history(&self) {
+        let mut progress = self.inner.progress.lock();
+        let wanted = progress.upper().minus_millis(self.inner.description.history.ms.min(RECENT_HISTORY_MS));
+        progress.trim(wanted);
     }
 
     /// What is kept of its past.

@@ -10,10 +10,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use slatedb::WriteBatch;
+use slatedb::{DbSnapshot, WriteBatch};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::StorageError;
@@ -21,6 +22,8 @@ use crate::open_db::OpenDb;
 
 /// Bytes written in one turn, unless a single commit is larger.
 const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a commit waits while the store fails.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
@@ -71,25 +74,38 @@ impl GroupCommit {
             queue.commits.push_back(Commit { writes });
             queue.first + queue.commits.len() as u64 - 1
         };
+        let begun = Instant::now();
         loop {
             let _turn = self.turn.lock().await;
             let (batch, count) = {
-                let queue = self.queue.lock();
+                let mut queue = self.queue.lock();
                 if queue.first > ticket {
                     return Ok(());
+                }
+                if self.db.is_broken() && begun.elapsed() > WAIT_MAX {
+                    queue.refuse(ticket);
+                    let reason = format!("the store has not taken any write for {} seconds", WAIT_MAX.as_secs());
+                    return Err(StorageError::Io { reason });
                 }
                 queue.batch()
             };
             let written = self.write(batch).await;
             let mut queue = self.queue.lock();
             if let Err(error) = written {
-                let index = usize::try_from(ticket - queue.first).expect("a queue fits into memory");
-                queue.commits[index] = queue.commits[index].refused();
+                queue.refuse(ticket);
                 return Err(error);
             }
             queue.commits.drain(..count);
             queue.first += count as u64;
         }
+    }
+
+    /// All that is in the store, at a moment when no commit is under way.
+    pub async fn snapshot(&self) -> Result<Arc<DbSnapshot>, StorageError> {
+        // Those that were refused are undone first.
+        self.commit(Vec::new()).await?;
+        let _turn = self.turn.lock().await;
+        Ok(self.db.get().await?.snapshot()?)
     }
 
     async fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
@@ -101,6 +117,12 @@ impl GroupCommit {
 }
 
 impl Queue {
+    /// Has a commit that is still queued not tried again.
+    fn refuse(&mut self, ticket: u64) {
+        let index = usize::try_from(ticket - self.first).expect("a queue fits into memory");
+        self.commits[index] = self.commits[index].refused();
+    }
+
     /// The writes of the first commits as one, and how many commits they are.
     fn batch(&self) -> (WriteBatch, usize) {
         let mut batch = WriteBatch::new();

@@ -2,7 +2,10 @@
 //!
 //! A scan reads only the columns asked for, batch by batch as they are consumed, so a LIMIT reads little. Conditions
 //! that give every key column a value turn the scan into a look-up through the key index. The
-//! number of rows is exact, so `count(*)` reads nothing.
+//! number of rows is exact, so `count(*)` reads nothing. Of rows in files, only those row groups and pages are
+//! [read](stored) of which the conditions may be true.
+
+mod stored;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,13 +16,15 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, ScalarValue, Statistics, exec_err, project_schema};
+use datafusion::common::{DFSchema, Result, ScalarValue, Statistics, exec_err, project_schema};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, StatisticsArgs,
@@ -27,16 +32,29 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 
 use crate::collection::Snapshot;
+use crate::tiers::{Predicate, Tier};
+use stored::TierMetrics;
 
 /// A snapshot of a collection as a table.
 #[derive(Debug, Clone)]
 pub struct SnapshotTable {
     snapshot: Snapshot,
+    has_stored: bool,
 }
 
 impl SnapshotTable {
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot }
+        Self { has_stored: snapshot.has_stored(), snapshot }
+    }
+
+    /// What files are asked of the filters. None of them has to be, so a filter that cannot be is left out.
+    fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Option<Arc<Predicate>> {
+        let schema = self.snapshot.schema();
+        let without_relation = |filter: &Expr| unnormalize_col(filter.clone());
+        let columns = DFSchema::try_from(schema.as_ref().clone()).ok()?;
+        let physical = |filter: &Expr| state.create_physical_expr(without_relation(filter), &columns).ok();
+        let condition = datafusion::physical_expr::conjunction(filters.iter().filter_map(physical));
+        Predicate::new(&condition, schema).map(Arc::new)
     }
 
     /// The index of the key column and the value that a condition `column = value` gives it.
@@ -91,19 +109,22 @@ impl TableProvider for SnapshotTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let keys = self.key_values(filters);
-        Ok(Arc::new(SnapshotExec::try_new(self.snapshot.clone(), projection.cloned(), keys, limit)?))
+        let predicate = if keys.is_none() && self.has_stored { self.predicate(state, filters) } else { None };
+        let scan = SnapshotExec::try_new(self.snapshot.clone(), projection.cloned(), keys, limit)?;
+        Ok(Arc::new(SnapshotExec { predicate, ..scan }))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         // A look-up may be given up for a scan, so the filter stays above it in any case.
         let support = |filter: &&Expr| match self.key_equality(filter) {
             Some(_) => TableProviderFilterPushDown::Inexact,
+            None if self.has_stored => TableProviderFilterPushDown::Inexact,
             None => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
@@ -121,7 +142,10 @@ struct SnapshotExec {
     projection: Option<Vec<usize>>,
     keys: Option<Vec<ArrayRef>>,
     limit: Option<usize>,
+    /// Rows in files of which it is not true may be left out.
+    predicate: Option<Arc<Predicate>>,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl SnapshotExec {
@@ -138,7 +162,8 @@ impl SnapshotExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Ok(Self { snapshot, projection, keys, limit, properties })
+        let metrics = ExecutionPlanMetricsSet::new();
+        Ok(Self { snapshot, projection, keys, limit, predicate: None, properties, metrics })
     }
 
     fn lookup(&self, keys: &[ArrayRef]) -> Result<RecordBatch> {
@@ -200,10 +225,22 @@ impl ExecutionPlan for SnapshotExec {
             let found = self.lookup(keys)?;
             return Ok(Box::pin(MemoryStream::try_new(vec![found], schema, None)?));
         }
-        let batches = self.snapshot.scan(self.projection.as_deref());
+        let in_memory = self.snapshot.scan_memory(self.projection.as_deref()).map(|rows| Ok(rows?));
+        let in_memory = futures::stream::iter(in_memory);
+        let parts = self.snapshot.stored();
+        let batches = if parts.is_empty() {
+            in_memory.boxed()
+        } else {
+            let (segments, bytes) = self.snapshot.memory_size();
+            let hot = TierMetrics::new(&self.metrics, Tier::Hot);
+            hot.segments_read.add(segments);
+            hot.bytes_read.add(bytes);
+            let (projection, predicate) = (self.projection.clone(), self.predicate.clone());
+            in_memory.chain(stored::read(parts, projection, predicate, &self.metrics, self.limit)).boxed()
+        };
         let mut missing = self.limit.unwrap_or(usize::MAX);
-        let batches = futures::stream::iter(batches).map(move |batch| {
-            let rows = batch?;
+        let batches = batches.map(move |batch| {
+            let rows: RecordBatch = batch?;
             let rows = rows.slice(0, rows.num_rows().min(missing));
             missing -= rows.num_rows();
             Ok(rows)
@@ -213,11 +250,16 @@ impl ExecutionPlan for SnapshotExec {
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.take_while(is_wanted))))
     }
 
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let limit = self.limit.unwrap_or(usize::MAX);
         let rows = match &self.keys {
             // A key has at most one row.
             Some(_) => Precision::Inexact(1),
+            None if self.predicate.is_some() => Precision::Inexact(self.snapshot.row_count().min(limit)),
             None => Precision::Exact(self.snapshot.row_count().min(limit)),
         };
         Ok(Arc::new(Statistics::new_unknown(&self.schema()).with_num_rows(rows)))
@@ -228,10 +270,11 @@ impl ExecutionPlan for SnapshotExec {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        let Self { snapshot, projection, keys, properties, .. } = self;
-        let (snapshot, projection, keys, properties) =
-            (snapshot.clone(), projection.clone(), keys.clone(), properties.clone());
-        Some(Arc::new(Self { snapshot, projection, keys, limit, properties }))
+        let Self { snapshot, projection, keys, predicate, properties, .. } = self;
+        let (snapshot, projection, keys) = (snapshot.clone(), projection.clone(), keys.clone());
+        let (predicate, properties) = (predicate.clone(), properties.clone());
+        let metrics = ExecutionPlanMetricsSet::new();
+        Some(Arc::new(Self { snapshot, projection, keys, limit, predicate, properties, metrics }))
     }
 }
 
@@ -300,5 +343,74 @@ mod tests {
             assert_eq!(plan.contains("lookupbykey"), looked_up, "{plan}");
             assert_eq!(query(&sql).await.replace("||||", "||NULL||").replace(":|||", ":|NULL||"), expected, "{sql}");
         }
+    }
+
+    /// Twenty warm row groups of 200 rows: `n` ascends, `k` is one of ten texts.
+    async fn files_context(dir: &tempfile::TempDir) -> SessionContext {
+        let schema =
+            Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true), Field::new("k", DataType::Utf8, false)]));
+        let store: Arc<dyn object_store::ObjectStore> =
+            Arc::new(object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap());
+        let place = crate::tiers::WarmPlace::Disk;
+        let (warm, cold) = ((store.clone(), "warm".into()), (store, "cold".into()));
+        let tiers = crate::tiers::Tiers::new(place, warm, cold, Arc::default());
+        let tiers = tiers.unwrap();
+        let collection = Collection::new(CollectionDescription::new("t", schema.clone(), Some(vec![0])), 1).unwrap();
+        let mut writer = collection.writer(0);
+        for batch in 0..20 {
+            let numbers = batch * 200..(batch + 1) * 200;
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(Int64Array::from_iter_values(numbers.clone())),
+                Arc::new(StringArray::from_iter_values(numbers.map(|n| format!("{} of {}", n % 10, n / 1_000)))),
+            ];
+            let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            writer.apply(Epoch(batch as u64 + 1), &Delta::inserts(rows)).unwrap();
+        }
+        writer.advance_upper(Epoch(100_000));
+        let policy = crate::collection::TierPolicy {
+            time_column: None,
+            warm_before: Some(i64::MAX),
+            cold_before: None,
+            folder: "t".to_owned(),
+        };
+        while collection.move_tiers(&tiers, &policy).await.unwrap().rows > 0 {}
+        let keys: Vec<i64> = (0..50).collect();
+        let gone = collection.snapshot(Epoch(100_000)).unwrap().lookup(&[Arc::new(Int64Array::from(keys))]).unwrap();
+        writer.apply(Epoch(100_001), &Delta::deletes(gone)).unwrap();
+        writer.advance_upper(Epoch(100_001));
+        let context = SessionContext::new();
+        let table = SnapshotTable::new(collection.snapshot(Epoch(100_001)).unwrap());
+        context.register_table("t", Arc::new(table)).unwrap();
+        context
+    }
+
+    #[tokio::test]
+    async fn of_files_only_what_conditions_may_want_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = files_context(&dir).await;
+        let run = async |sql: &str| {
+            let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+            pretty_format_batches(&batches).unwrap().to_string()
+        };
+        for (condition, expected, skips) in [
+            ("n < 100", 50, true),
+            ("n BETWEEN 1000 AND 1009", 10, true),
+            ("n IS NULL", 0, true),
+            ("k > '91'", 0, true),
+            ("k = '3 of 2'", 100, false),
+            ("n % 2 = 0", 1_975, false),
+            ("n < 100 OR n > 3950", 99, true),
+        ] {
+            let sql = format!("SELECT k, n FROM t WHERE {condition}");
+            let batches = context.sql(&sql).await.unwrap().collect().await.unwrap();
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), expected, "{condition}");
+            let plan = run(&format!("EXPLAIN ANALYZE {sql}")).await;
+            let skipped = plan.contains("warm_bytes_skipped=") && !plan.contains("warm_segments_skipped=0");
+            assert!(plan.contains("warm_segments_read=") && (skipped || !skips), "{condition}: {plan}");
+        }
+        assert!(run("SELECT sum(n) FROM t").await.contains(&(3_999 * 4_000 / 2 - 49 * 50 / 2).to_string()));
+        assert!(run("SELECT count(*) FROM t").await.contains("3950"));
+        let page = run("EXPLAIN ANALYZE SELECT k FROM t WHERE n = 1001").await;
+        assert!(page.contains("lookup by key"), "{page}");
     }
 }

@@ -228,6 +228,15 @@ impl Delta {
         Ok(Self::new(rows, weights))
     }
 
+    /// Bytes of the rows and weights alone, whatever else lies in the buffers that they are a part of.
+    pub fn slice_bytes(&self) -> usize {
+        let weights = match &self.weights {
+            Weights::Inserts => 0,
+            Weights::Each(weights) => std::mem::size_of_val::<[i64]>(weights),
+        };
+        batch_bytes(&self.rows) + weights
+    }
+
     /// Bytes held by the columns and weights, for budgets.
     pub fn memory_bytes(&self) -> usize {
         let weights = match &self.weights {
@@ -246,6 +255,14 @@ impl Delta {
         let rows = RecordBatch::try_new_with_options(schema.clone(), self.columns().to_vec(), &options)?;
         Ok(Self { rows, weights: self.weights.clone() })
     }
+}
+
+/// Bytes of the rows of a batch alone, whatever else lies in the buffers that they are a part of.
+pub fn batch_bytes(rows: &RecordBatch) -> usize {
+    // A column that cannot tell counts as a whole.
+    let bytes =
+        |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    rows.columns().iter().map(bytes).sum()
 }
 
 /// The rows of a batch at `indices`, which may repeat. Unlike Arrow's kernel it knows rows without columns.

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool reports on its standard output")]
 
 mod edges;
+mod iceberg_reader;
 mod kafka;
 mod steps;
 mod style;
@@ -27,7 +28,7 @@ struct Arguments {
 enum Chore {
     /// Run everything that CI runs: tools, format, crate edges, style, clippy, build, tests
     ///
-    /// On a fresh Debian, as root, it installs what the tests need (psql, a JDK, Maven) and fetches Apache Kafka;
+    /// On a fresh Debian, as root, it installs what the tests need (psql, a JDK, Maven, Python) and fetches Apache Kafka and pyiceberg;
     /// elsewhere it names what is missing and how to get it. The first build takes about 20 minutes on two cores.
     Test {
         /// Skip clippy, Kafka and all but the unit tests and the .slt files on one worker
@@ -97,6 +98,7 @@ fn test() -> Result<()> {
     steps.run("toolchain", tools::check_toolchain)?;
     steps.run("tools", || tools::ensure(&[tools::FOR_BUILDING, tools::FOR_TESTS]))?;
     steps.run("Apache Kafka", || kafka::fetch().map(drop))?;
+    steps.run("pyiceberg", || iceberg_reader::fetch().map(drop))?;
     look(&mut steps)?;
     clippy(&mut steps)?;
     // With the test targets, so that the tests after it find the same dependencies, with the same features, built.

@@ -20,6 +20,7 @@ pub const FOR_TESTS: &[Tool] = &[
     Tool { program: "psql", package: "postgresql-client", purpose: "the tests of psql's commands" },
     Tool { program: "java", package: "default-jdk-headless", purpose: "the Kafka broker" },
     Tool { program: "mvn", package: "maven", purpose: "fetching Apache Kafka" },
+    Tool { program: "python3", package: "python3-venv", purpose: "pyiceberg, which reads what Freshet publishes" },
 ];
 
 /// What compiling C dependencies (librdkafka, zstd) runs.

@@ -37,6 +37,7 @@ pub(crate) use self::count::gather;
 use self::entries::Entries;
 use crate::RowError;
 use crate::expressions::cells_text;
+use crate::memory::StateMemory;
 use crate::operators::key_table::KeyTable;
 use crate::operators::state::{self, Changes, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
@@ -293,6 +294,12 @@ impl Operator for Aggregate {
         }
         self.forget_dead(old.into_iter().chain(new));
         Ok(())
+    }
+
+    fn memory(&self) -> StateMemory {
+        let columns = self.counts.capacity() * 8 + self.touched.marks.capacity();
+        let aggregates: usize = self.aggregates.iter().map(AggregateState::memory_bytes).sum();
+        StateMemory::fixed(self.groups.memory_bytes() + columns + aggregates + self.changes.memory_bytes())
     }
 
     fn state(&mut self) -> Option<&mut dyn State> {

@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::Delta;
 
+use crate::memory::StateMemory;
 use crate::operators::aggregate::gather;
 use crate::operators::key_table::KeyTable;
 use crate::operators::state::{self, Changes, State, Telling};
@@ -100,6 +101,11 @@ impl Operator for Distinct {
         out.push(Delta::inserts(self.batch(&come)?));
         self.rows.remove(&dead);
         Ok(())
+    }
+
+    fn memory(&self) -> StateMemory {
+        let columns = self.counts.capacity() * 8 + self.marks.capacity();
+        StateMemory::fixed(self.rows.memory_bytes() + columns + self.changes.memory_bytes())
     }
 
     fn state(&mut self) -> Option<&mut dyn State> {

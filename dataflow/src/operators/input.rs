@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use arrow::datatypes::SchemaRef;
 use freshet_types::Delta;
 
+use crate::memory::Queue;
 use crate::operators::OperatorError;
 
 /// The state of one `Input` node on one worker.
@@ -21,7 +22,9 @@ pub struct Import {
     as_of: u64,
     columns: Vec<usize>,
     schema: SchemaRef,
-    waiting: BTreeMap<u64, VecDeque<Delta>>,
+    waiting: BTreeMap<u64, VecDeque<(Delta, usize)>>,
+    /// The bytes of what waits; those of each delta stand beside it.
+    queue: Queue,
     stage: Stage,
     /// The first epoch of which the relation may still change.
     relation_frontier: u64,
@@ -39,12 +42,18 @@ enum Stage {
 impl Import {
     pub fn new(as_of: u64, columns: Vec<usize>, schema: SchemaRef) -> Self {
         let stage = Stage::Snapshot;
-        Self { as_of, columns, schema, waiting: BTreeMap::new(), stage, relation_frontier: 0 }
+        let (waiting, queue) = (BTreeMap::new(), Queue::default());
+        Self { as_of, columns, schema, waiting, queue, stage, relation_frontier: 0 }
     }
 
     /// An import whose rows of `as_of` have been handed on in an earlier life.
     pub fn resumed(as_of: u64, columns: Vec<usize>, schema: SchemaRef) -> Self {
         Self { stage: Stage::Live, ..Self::new(as_of, columns, schema) }
+    }
+
+    /// Counts what waits as part of `queue`; called before anything does.
+    pub fn counted_in(self, queue: Queue) -> Self {
+        Self { queue, ..self }
     }
 
     /// Some rows of the relation at `as_of`.
@@ -62,7 +71,9 @@ impl Import {
     }
 
     fn wait(&mut self, epoch: u64, delta: &Delta) {
-        self.waiting.entry(epoch).or_default().push_back(delta.clone());
+        let bytes = delta.slice_bytes();
+        self.queue.add(bytes);
+        self.waiting.entry(epoch).or_default().push_back((delta.clone(), bytes));
     }
 
     pub fn finish_snapshot(&mut self) {
@@ -80,6 +91,7 @@ impl Import {
     pub fn close(&mut self) {
         self.stage = Stage::Closed;
         self.waiting.clear();
+        self.queue.clear();
     }
 
     /// The first epoch at which [`Import::take_next`] may still give something.
@@ -106,7 +118,8 @@ impl Import {
         if entry.get().is_empty() {
             entry.remove();
         }
-        let Some(delta) = delta else { return Ok(None) };
+        let Some((delta, bytes)) = delta else { return Ok(None) };
+        self.queue.take(bytes);
         Ok(Some((epoch, delta.project(&self.columns)?.with_schema(&self.schema)?)))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Input          two ports, left and right, each exchanged by its `on` columns.
 //! Output         for each changed row, its pairs with the rows of the other side; weights multiply.
-//! State          the rows of both sides, indexed by key: see [`arrangement`].
+//! State          the rows of both sides, indexed by key: see [`arrangement`]; on the disk where memory has no room.
 //! On retraction  the row's pairs are retracted, and the row leaves its arrangement.
 //! Cost           time O(changed rows + pairs), memory O(rows of both sides).
 //!
@@ -12,7 +12,9 @@
 //! every row.
 
 mod arrangement;
+mod row_ids;
 mod row_log;
+mod spilled;
 
 use std::sync::Arc;
 
@@ -23,12 +25,14 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use freshet_planner::plan::Node;
 use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::spill::SpillFolder;
 use freshet_types::Delta;
 
 use self::arrangement::{Arrangement, Matches};
 use crate::expressions::{evaluate_predicate, salvage};
 use crate::limits;
-use crate::operators::state::{self, State, Telling};
+use crate::memory::StateMemory;
+use crate::operators::state::{self, Room, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct Join {
@@ -36,6 +40,8 @@ pub struct Join {
     sides: [Side; 2],
     residual: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
+    /// While saved rows come back.
+    room: Option<Room>,
 }
 
 struct Side {
@@ -66,29 +72,25 @@ impl Join {
             let rows = Arrangement::new(node.schema.clone(), &on, node.properties.append_only)?;
             Ok::<_, OperatorError>(Side { on, rows })
         };
-        Ok(Self { sides: [side(left, left_on)?, side(right, right_on)?], residual, schema })
+        Ok(Self { sides: [side(left, left_on)?, side(right, right_on)?], residual, schema, room: None })
     }
 
     /// Gives the pairs of the rows of `delta`, which came in through `port`, with the rows of the other side.
     fn pair(&self, port: usize, delta: &Delta, keys: &[ArrayRef], out: &mut Output) -> Result<(), OperatorError> {
         let other = &self.sides[1 - port].rows;
-        let mut matches = Matches::default();
-        other.probe(delta, keys, &mut matches, limits::BATCH_ROWS_MAX, &mut |matches| {
-            self.give(port, delta, matches, out)
-        })
+        other.probe(delta, keys, limits::BATCH_ROWS_MAX, &mut |matches| self.give(port, delta, matches, out))
     }
 
-    fn give(&self, port: usize, delta: &Delta, matches: &Matches, out: &mut Output) -> Result<(), OperatorError> {
-        let indices = UInt32Array::from(matches.probing.clone());
+    fn give(&self, port: usize, delta: &Delta, matches: Matches, out: &mut Output) -> Result<(), OperatorError> {
+        let indices = UInt32Array::from(matches.probing);
         let of_delta = delta.columns().iter().map(|column| take(column, &indices, None));
         let of_delta = of_delta.collect::<Result<Vec<_>, _>>()?;
-        let of_other = self.sides[1 - port].rows.gather(&matches.found)?;
-        let (mut columns, right) = if port == 0 { (of_delta, of_other) } else { (of_other, of_delta) };
+        let (mut columns, right) = if port == 0 { (of_delta, matches.found) } else { (matches.found, of_delta) };
         columns.extend(right);
-        let options = RecordBatchOptions::new().with_row_count(Some(matches.found.len()));
+        let options = RecordBatchOptions::new().with_row_count(Some(matches.weights.len()));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         let only_inserts = matches.weights.iter().all(|weight| *weight == 1);
-        let pairs = if only_inserts { Delta::inserts(rows) } else { Delta::new(rows, matches.weights.clone()) };
+        let pairs = if only_inserts { Delta::inserts(rows) } else { Delta::new(rows, matches.weights) };
         let Some(residual) = &self.residual else {
             out.push(pairs);
             return Ok(());
@@ -123,7 +125,22 @@ impl Operator for Join {
     }
 
     fn flush(&mut self, _out: &mut Output) -> Result<(), OperatorError> {
-        self.sides.iter_mut().try_for_each(|side| side.rows.settle(&side.on))
+        self.sides.iter_mut().try_for_each(|side| side.rows.settle())
+    }
+
+    fn memory(&self) -> StateMemory {
+        let [left, right] = self.sides.each_ref().map(|side| side.rows.memory());
+        StateMemory {
+            memory_bytes: left.memory_bytes + right.memory_bytes,
+            spillable_bytes: left.spillable_bytes + right.spillable_bytes,
+            disk_bytes: left.disk_bytes + right.disk_bytes,
+        }
+    }
+
+    /// The side that holds more goes first. The other one is next if that is not enough.
+    fn spill(&mut self, folder: &Arc<SpillFolder>) -> Result<(), OperatorError> {
+        let larger = self.sides.iter_mut().max_by_key(|side| side.rows.memory().spillable_bytes);
+        larger.map_or(Ok(()), |side| side.rows.spill(folder))
     }
 
     fn state(&mut self) -> Option<&mut dyn State> {
@@ -135,6 +152,10 @@ impl Operator for Join {
 impl State for Join {
     fn track(&mut self) {
         self.sides.iter_mut().for_each(|side| side.rows.track());
+    }
+
+    fn keep_within(&mut self, room: &Room) {
+        self.room = Some(room.clone());
     }
 
     fn table_count(&mut self) -> usize {
@@ -149,6 +170,8 @@ impl State for Join {
         if tables.len() != self.sides.len() {
             return Err(state::not_of_this_operator());
         }
-        self.sides.iter_mut().zip(tables).try_for_each(|(side, saved)| side.rows.restore(saved, &side.on, telling))
+        let room = self.room.take();
+        let mut sides = self.sides.iter_mut().zip(tables);
+        sides.try_for_each(|(side, saved)| side.rows.restore(saved, telling, room.as_ref()))
     }
 }

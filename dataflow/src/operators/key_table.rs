@@ -39,6 +39,8 @@ enum Filed {
     Rows {
         table: RowTable,
         keys: Vec<Box<[u8]>>,
+        /// Bytes of all keys.
+        key_bytes: usize,
         converter: RowConverter,
     },
 }
@@ -74,7 +76,8 @@ impl KeyTable {
             }
             _ => {
                 let fields = types.iter().cloned().map(SortField::new).collect();
-                Filed::Rows { table: RowTable::default(), keys: Vec::new(), converter: RowConverter::new(fields)? }
+                let converter = RowConverter::new(fields)?;
+                Filed::Rows { table: RowTable::default(), keys: Vec::new(), key_bytes: 0, converter }
             }
         };
         Ok(Self { encoder, types, filed, slots: Slots::default() })
@@ -83,6 +86,23 @@ impl KeyTable {
     /// All slots are below this.
     pub fn slot_end(&self) -> usize {
         self.slots.end as usize
+    }
+
+    /// Bytes held, for budgets.
+    pub fn memory_bytes(&self) -> usize {
+        /// What an allocation takes beside its bytes, and rounding up.
+        const ALLOCATION_BYTES: usize = 16;
+        let filed = match &self.filed {
+            Filed::Unit(_) => 0,
+            Filed::Ints { table, keys, .. } => {
+                table.capacity() * (size_of::<(i64, u32)>() + 1) + keys.capacity() * size_of::<i64>()
+            }
+            Filed::Rows { table, keys, key_bytes, .. } => {
+                let allocations = table.len() * ALLOCATION_BYTES + key_bytes;
+                table.memory_bytes() + keys.capacity() * size_of::<Box<[u8]>>() + allocations
+            }
+        };
+        filed + self.slots.free.capacity() * size_of::<u32>()
     }
 
     /// The slot of each row's key, which is filed if it is new. `slots` is emptied first.
@@ -121,13 +141,14 @@ impl KeyTable {
                     }
                 }
             }
-            Filed::Rows { table, keys: filed, .. } => {
+            Filed::Rows { table, keys: filed, key_bytes, .. } => {
                 for (row, hash) in keys.hashes().into_iter().enumerate() {
                     let bytes = row_bytes(&keys, row);
                     let found = table.find(hash, |slot| *filed[slot] == *bytes);
                     slots.push(found.map_or_else(
                         || {
                             let slot = next.take();
+                            *key_bytes += bytes.len();
                             table.insert(hash, slot as usize);
                             put(filed, slot, bytes.into());
                             slot
@@ -179,10 +200,12 @@ impl KeyTable {
                     }
                 }
             }
-            Filed::Rows { table, keys, .. } => {
+            Filed::Rows { table, keys, key_bytes, .. } => {
                 for (row, (slot, hash)) in slots.iter().zip(encoded.hashes()).enumerate() {
+                    let bytes = row_bytes(&encoded, row);
+                    *key_bytes += bytes.len();
                     table.insert(hash, *slot as usize);
-                    put(keys, *slot, row_bytes(&encoded, row).into());
+                    put(keys, *slot, bytes.into());
                 }
             }
         }
@@ -234,8 +257,9 @@ impl KeyTable {
                         entry.remove();
                     }
                 }
-                Filed::Rows { table, keys, .. } => {
+                Filed::Rows { table, keys, key_bytes, .. } => {
                     let bytes = std::mem::take(&mut keys[*slot as usize]);
+                    *key_bytes -= bytes.len();
                     table.remove(hash_bytes(&bytes), |filed| filed == *slot as usize);
                 }
             }

@@ -27,11 +27,15 @@ pub mod output;
 pub mod state;
 pub mod union_all;
 
+use std::sync::Arc;
+
 use arrow::error::ArrowError;
 use freshet_storage::collection::CollectionError;
+use freshet_storage::spill::{SpillError, SpillFolder};
 use freshet_types::Delta;
 
 use self::state::State;
+use crate::memory::StateMemory;
 use crate::{RowError, limits};
 
 /// A node of a plan at work.
@@ -52,6 +56,19 @@ pub trait Operator {
 
     fn timing(&self) -> Timing {
         Timing::ByEpoch
+    }
+
+    /// What the operator holds, for budgets. Asked after every batch, so it takes no time.
+    fn memory(&self) -> StateMemory {
+        StateMemory::default()
+    }
+
+    /// Moves what it can out of memory into files of `folder`; see [`StateMemory::spillable_bytes`].
+    ///
+    /// # Errors
+    /// If they cannot be written, which fails the view.
+    fn spill(&mut self, _folder: &Arc<SpillFolder>) -> Result<(), OperatorError> {
+        Ok(())
     }
 
     /// What the operator remembers between epochs; `None` if that is nothing.
@@ -82,6 +99,8 @@ pub enum OperatorError {
     Arrow(#[from] ArrowError),
     #[error(transparent)]
     Collection(#[from] CollectionError),
+    #[error(transparent)]
+    Spill(#[from] SpillError),
 }
 
 impl OperatorError {

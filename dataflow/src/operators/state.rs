@@ -7,6 +7,7 @@
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::spill::SpillFolder;
 use std::sync::Arc;
 
 use super::OperatorError;
@@ -15,6 +16,9 @@ use super::OperatorError;
 pub trait State {
     /// Begins to note changes; called before the first delta, and not at all if nobody ever asks.
     fn track(&mut self);
+
+    /// Says how much may be in memory while saved rows are taken in; called before that, if at all.
+    fn keep_within(&mut self, _room: &Room) {}
 
     /// How many tables there are.
     fn table_count(&mut self) -> usize;
@@ -30,6 +34,13 @@ pub trait State {
     /// # Errors
     /// If the rows are not of this operator.
     fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError>;
+}
+
+/// Where saved rows go that memory has no room for.
+#[derive(Debug, Clone)]
+pub struct Room {
+    pub bytes_max: usize,
+    pub folder: Arc<SpillFolder>,
 }
 
 /// What an operator tells of restored rows at the next cut.
@@ -113,6 +124,10 @@ impl Changes {
             }
             self.flags[id as usize] = TOLD | LIVE;
         }
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.flags.capacity() + 4 * (self.dirty.capacity() + self.gone.capacity())
     }
 
     /// Ids mean other rows from now on, each of which is to be touched.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::{DataType, SchemaRef};
+use freshet_dataflow::StateBudget;
 use freshet_planner::plan::{Aggregate, AggregateFunction, Node, Op, Properties};
+use freshet_storage::spill::SpillFolder;
 use freshet_types::Delta;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -69,10 +71,15 @@ impl Table {
 /// Runs `plan` over two random tables and compares it with `naive` at every epoch: straight, and with restarts from the
 /// told state.
 fn compare(plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
-    compare_restarted(plan, &naive);
+    compare_within(plan, &StateBudget::default(), naive);
+}
+
+/// [`compare`], with no more state in memory than `state` allows.
+fn compare_within(plan: &Node, state: &StateBudget, naive: impl Fn(&[Row], &[Row]) -> Rows) {
+    compare_restarted(plan, state, &naive);
     for (seed, workers) in (0..SEEDS).flat_map(|seed| [1, 2, 4].map(|workers| (seed, workers))) {
         let mut tables = [Table::new(seed), Table::new(seed + 1000)];
-        let mut running = Running::start(workers);
+        let mut running = Running::start_with(workers, state.clone());
         running.install_over_nothing(10, plan.clone(), 1);
         let mut expected = vec![naive(&[], &[])];
         for epoch in 2..EPOCHS {
@@ -93,11 +100,11 @@ fn compare(plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
 
 /// Like [`compare`], but an engine lives for some epochs, tells its state at some, and is followed by another one, on as
 /// many workers or on others.
-fn compare_restarted(plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
+fn compare_restarted(plan: &Node, state: &StateBudget, naive: impl Fn(&[Row], &[Row]) -> Rows) {
     for seed in 0..2 * SEEDS {
         let mut tables = [Table::new(seed), Table::new(seed + 1000)];
         let mut lives = StdRng::seed_from_u64(seed + 2000);
-        let mut running = Running::start([1, 2, 4][lives.random_range(0..3)]);
+        let mut running = Running::start_with([1, 2, 4][lives.random_range(0..3)], state.clone());
         running.install_over_nothing(10, plan.clone(), 1);
         for epoch in 2..EPOCHS {
             for (relation, table) in (1..).zip(&mut tables) {
@@ -196,18 +203,36 @@ fn distinct_rows_of_a_union() {
     compare(&plan, |left, right| left.iter().chain(right).map(|row| (line(row), 1)).collect());
 }
 
+fn join_of_tables() -> Node {
+    join(input(1, &table()), input(2, &table()), &[(0, 1), (2, 2)])
+}
+
+fn naive_join(left: &[Row], right: &[Row]) -> Rows {
+    let mut joined = Rows::new();
+    for (left, right) in left.iter().flat_map(|left| right.iter().map(move |right| (left, right))) {
+        if left.0.is_some() && left.0 == right.1 && left.2 == right.2 {
+            *joined.entry(format!("{} {}", line(left), line(right))).or_default() += 1;
+        }
+    }
+    joined
+}
+
 #[test]
 fn joins() {
-    let plan = join(input(1, &table()), input(2, &table()), &[(0, 1), (2, 2)]);
-    compare(&plan, |left, right| {
-        let mut joined = Rows::new();
-        for (left, right) in left.iter().flat_map(|left| right.iter().map(move |right| (left, right))) {
-            if left.0.is_some() && left.0 == right.1 && left.2 == right.2 {
-                *joined.entry(format!("{} {}", line(left), line(right))).or_default() += 1;
-            }
-        }
-        joined
-    });
+    compare(&join_of_tables(), naive_join);
+}
+
+/// All rows of a side go to the disk whenever there are `bytes_max` of them.
+#[test]
+fn joins_for_which_memory_has_no_room() {
+    for bytes_max in [0, 4_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let spill = SpillFolder::open(folder.path()).unwrap();
+        let state = StateBudget { bytes_max, folder: Some(spill.clone()) };
+        compare_within(&join_of_tables(), &state, naive_join);
+        assert!(spill.files_made() > 100, "state went to the disk");
+        assert_eq!(spill.bytes(), 0, "and nothing is left there");
+    }
 }
 
 #[test]

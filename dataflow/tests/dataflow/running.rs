@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
-use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event, SavedState, output_shards};
+use freshet_dataflow::{
+    DataflowDescription, Engine, EngineConfig, Event, SavedState, StateBudget, ViewBudget, output_shards,
+};
 use freshet_planner::plan::Node;
 use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_storage::collection::{Collection, CollectionDescription};
@@ -21,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Running {
     pub engine: Engine,
     workers: usize,
+    state: StateBudget,
     pub views: HashMap<u64, Arc<Collection>>,
     pub events: Receiver<Event>,
     /// What the operators of each view told so far, by operator, worker and table.
@@ -29,10 +32,15 @@ pub struct Running {
 
 impl Running {
     pub fn start(workers: usize) -> Self {
+        Self::start_with(workers, StateBudget::default())
+    }
+
+    pub fn start_with(workers: usize, state: StateBudget) -> Self {
         let (sender, events) = channel();
         let sink = move |event| drop(sender.send(event));
-        let engine = Engine::start(EngineConfig { workers, track_state: true }, Arc::new(sink)).unwrap();
-        Self { engine, workers, views: HashMap::new(), events, told: HashMap::new() }
+        let config = EngineConfig { workers, track_state: true, state: state.clone() };
+        let engine = Engine::start(config, Arc::new(sink)).unwrap();
+        Self { engine, workers, state, views: HashMap::new(), events, told: HashMap::new() }
     }
 
     pub fn workers(&self) -> usize {
@@ -48,6 +56,7 @@ impl Running {
             output,
             as_of: Epoch(as_of),
             resume: None,
+            budget: ViewBudget::default(),
         });
     }
 
@@ -83,7 +92,7 @@ impl Running {
         let saved = SavedState { workers: self.workers, operators: operators.collect() };
         let same_workers = self.workers == workers;
         self.engine.shutdown();
-        let mut resumed = Self::start(workers);
+        let mut resumed = Self::start_with(workers, self.state);
         let output = resumed.output(view, &plan);
         let mut writers: Vec<_> = (0..workers).map(|worker| output.writer(worker)).collect();
         for rows in rows {
@@ -103,6 +112,7 @@ impl Running {
             output,
             as_of: Epoch(epoch),
             resume: Some(Arc::new(saved)),
+            budget: ViewBudget::default(),
         });
         if same_workers {
             resumed.told.insert(view, told);

@@ -10,7 +10,7 @@ use crate::declaration::TableDefinition;
 use crate::statement::{CreateTable, Options, Statement};
 
 /// What WITH may say of a table.
-const OPTIONS: [&str; 1] = ["history"];
+const OPTIONS: &[&str] = &["history", "hot", "warm", "cold", "retain", "time_column"];
 
 /// Reads on after `CREATE TABLE`, which began at `mark`.
 pub(super) fn create_table(tokens: &mut Tokens, mark: usize) -> Result<Statement, SqlError> {
@@ -43,7 +43,7 @@ fn definition(table: &str, list: ColumnList, options: Options) -> Result<TableDe
             .with_hint("compute the column in a view"));
     }
     if let Some((name, _)) = options.iter().find(|(name, _)| !OPTIONS.contains(name)) {
-        return Err(unknown_option(name, &OPTIONS));
+        return Err(unknown_option(name, OPTIONS));
     }
     let _valid = options.duration("history")?;
     let index_of = |name: &String| {

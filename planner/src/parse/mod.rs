@@ -4,6 +4,7 @@
 //! family of statements a file, so that Freshet's own (`CREATE SOURCE`, `SUBSCRIBE`) and Postgres' look and fail alike.
 //! Nothing is resolved: a name that does not exist parses.
 
+mod alter;
 mod change;
 mod columns;
 mod comment;
@@ -86,9 +87,14 @@ fn statement(tokens: &mut Tokens) -> Result<Statement, SqlError> {
         "PREPARE" => prepare::prepare(tokens),
         "EXECUTE" => prepare::execute(tokens),
         "DEALLOCATE" => prepare::deallocate(tokens),
+        "ALTER" => alter::alter(tokens),
         "CHECKPOINT" => {
             tokens.advance();
             Ok(Statement::Checkpoint)
+        }
+        "BACKUP" => {
+            tokens.expect("BACKUP TO")?;
+            Ok(Statement::Backup { to: tokens.string()? })
         }
         _ => Err(unsupported::statement(tokens)),
     }

@@ -398,6 +398,7 @@ fn a_name_has_at_least_one_letter() {
 fn other_statements_are_refused_by_name() {
     for (sql, expected) in [
         ("LISTEN v", "0A000: LISTEN is not supported yet"),
+        ("ALTER TABLE t MOVE TIERS now", "42601: syntax error at or near \"now\" at 26"),
         ("ALTER TABLE t ADD COLUMN a INT", "0A000: ALTER TABLE is not supported yet"),
         ("TRUNCATE t", "0A000: TRUNCATE is not supported yet"),
         ("SELECT 1 INTO t", "0A000: SELECT INTO is not supported yet"),
@@ -406,6 +407,7 @@ fn other_statements_are_refused_by_name() {
         assert_eq!(shown(sql), expected, "{sql}");
     }
     assert_eq!(one("CHECKPOINT"), Statement::Checkpoint);
+    assert_eq!(one("BACKUP TO 's3://b/p'"), Statement::Backup { to: "s3://b/p".to_owned() });
 }
 
 #[test]
@@ -437,10 +439,7 @@ fn relations_as_they_were() {
     let short = "CREATE VIEW v AS SELECT 1 FROM t FOR SYSTEM_TIME AS OF 5 -- then";
     let Statement::CreateView(view) = one(short) else { panic!() };
     assert_eq!(view.query.sql(), "SELECT 1 FROM t FOR SYSTEM_TIME AS OF 5");
-    assert_eq!(
-        shown("SELECT a FOR SYSTEM_TIME AS OF 5 FROM t"),
-        "42601: syntax error at or near \"FOR\" at 10"
-    );
+    assert_eq!(shown("SELECT a FOR SYSTEM_TIME AS OF 5 FROM t"), "42601: syntax error at or near \"FOR\" at 10");
     for wrong in [
         "SELECT * FROM t AS x FOR SYSTEM_TIME AS OF 5",
         "SELECT * FROM t FOR SYSTEM_TIME AS OF",

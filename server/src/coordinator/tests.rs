@@ -30,8 +30,7 @@ async fn epochs_go_on_when_the_clock_jumps_back() {
     let engine = Arc::new(Engine::start(config, Arc::new(|_| ())).unwrap());
     let (_failures, failures) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
-    let (coordinator, inbox, handle) =
-        Coordinator::new(clock.clone(), engine, Epoch(999_000), failures, stop.clone());
+    let (coordinator, inbox, handle) = Coordinator::new(clock.clone(), engine, Epoch(999_000), failures, stop.clone());
     let running = task::spawn("coordinator", stop.clone(), coordinator.run(inbox));
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
     let table = Collection::new(CollectionDescription::new("t", schema, None), 1).unwrap();

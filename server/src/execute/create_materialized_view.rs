@@ -12,7 +12,6 @@
 use std::sync::Arc;
 
 use freshet_dataflow::SavedState;
-use freshet_planner::Options;
 use freshet_planner::statement::CreateMaterializedView;
 use freshet_types::{RelationId, SqlError, SqlState};
 use tracing::info;
@@ -21,6 +20,7 @@ use crate::catalog::{CatalogState, MaterializedViewObject, Object, ObjectKind};
 use crate::coordinator::{Command, InstallView, Installed, SourceInput};
 use crate::execute::ddl::{self, Name};
 use crate::execute::select::with_names;
+use crate::execute::view_options::ViewOptions;
 use crate::execute::write::refuse_in_transaction;
 use crate::pipeline::backfill::{Backfill, columns_read, hold_inputs};
 use crate::pipeline::view_failure::{self, refuse_failed_inputs};
@@ -33,7 +33,7 @@ pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Resu
     refuse_in_transaction(session, "CREATE MATERIALIZED VIEW")?;
     let done = || Response::Complete { tag: "CREATE MATERIALIZED VIEW".to_owned() };
     let server = &session.server;
-    let background = background(&create.options)?;
+    let background = ViewOptions::parse(&create.options)?.background;
     let ddl = server.ddl.clone().lock_owned().await;
     let replaced = match ddl::claim(session, &create.name, ObjectKind::MaterializedView, create.if_exists)? {
         Name::Skip => return Ok(done()),
@@ -133,6 +133,7 @@ fn install(catalog: &CatalogState, created: &Created) -> InstallView {
         plan: Arc::new(plan.node.clone()),
         output: created.view.collection.clone(),
         resume: created.resume.clone(),
+        budget: created.view.budget,
     }
 }
 
@@ -152,30 +153,4 @@ async fn complete(name: &str, view: &MaterializedViewObject) -> Result<(), SqlEr
         // A view fails without moving its upper, so look again now and then.
         let _ = tokio::time::timeout(std::time::Duration::from_millis(50), upper.changed()).await;
     }
-}
-
-/// Whether to answer before the view is complete. Options of a view that do not exist yet are refused rather than ignored.
-fn background(options: &Options) -> Result<bool, SqlError> {
-    let _valid = options.duration("history")?;
-    let mut background = false;
-    for (name, value) in options.iter() {
-        match (name, value) {
-            ("background", "true" | "on" | "") => background = true,
-            ("background", "false" | "off") => background = false,
-            ("background", other) => {
-                let message = format!("invalid value for option \"background\": \"{other}\"");
-                return Err(SqlError::new(SqlState::InvalidParameterValue, message).with_hint("use true or false"));
-            }
-            ("history", _) => {}
-            ("retain" | "hot" | "warm" | "cold" | "memory" | "on_limit" | "on_error", _) => {
-                return Err(SqlError::unsupported(format!("option \"{name}\" of a view is not supported yet")));
-            }
-            (other, _) => {
-                let message = format!("unknown option \"{other}\" of a materialized view");
-                return Err(SqlError::new(SqlState::InvalidParameterValue, message)
-                    .with_hint("the options of a materialized view are \"background\" and \"history\""));
-            }
-        }
-    }
-    Ok(background)
 }

@@ -15,6 +15,7 @@ use crate::coordinator::Command;
 use crate::execute::ddl::{self, Name};
 use crate::execute::write::refuse_in_transaction;
 use crate::limits::CONNECT_TIMEOUT_S;
+use crate::pipeline::checkpointer::CheckpointRequest;
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::sink_sender;
 use crate::server::objects;
@@ -55,7 +56,7 @@ pub async fn execute(session: &Session, create: &CreateSink) -> Result<Response,
             drop(ddl);
             // So that it begins now. A checkpoint that fails is tried again, and then it begins.
             let (request, made) = oneshot::channel();
-            if server.checkpoint_requests.send(request).await.is_ok() {
+            if server.checkpoint_requests.send(CheckpointRequest::Make(request)).await.is_ok() {
                 let _ = made.await;
             }
             Ok(())

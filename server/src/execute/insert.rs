@@ -17,6 +17,7 @@ use crate::session::{Description, Response, Session};
 
 pub async fn execute(session: &Session, insert: &Insert, parameters: Vec<ScalarValue>) -> Result<Response, SqlError> {
     refuse_in_transaction(session, "INSERT")?;
+    session.server.memory.refuse_if_short()?;
     let (entry, table) = table(session, &insert.table)?;
     let types = types_of(&parameters);
     let server = &session.server;

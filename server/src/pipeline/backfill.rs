@@ -15,7 +15,7 @@ use freshet_types::{Delta, Epoch, RelationId, SqlError};
 use tracing::warn;
 
 use crate::catalog::{CatalogState, Object, SourceObject};
-use crate::limits::RETRY_INTERVAL_S_MAX;
+use crate::limits::{HYDRATION_QUEUE_BYTES_MAX, RETRY_INTERVAL_S_MAX};
 use crate::query::pin::read_error;
 use crate::server::Server;
 
@@ -63,12 +63,12 @@ impl Backfill {
         }
         for (relation, input) in inputs {
             match input {
-                Input::Snapshot(snapshot) => self.feed(relation, &snapshot)?,
+                Input::Snapshot(snapshot) => self.feed(relation, &snapshot).await?,
                 Input::Upstream(collection) => {
                     let mut upper = collection.watch_upper();
                     let gone = |_| SqlError::internal("an input was dropped while a view over it was hydrating");
                     upper.wait_for(|upper| *upper >= self.as_of).await.map_err(gone)?;
-                    self.feed(relation, &collection.snapshot(self.as_of).map_err(read_error)?)?;
+                    self.feed(relation, &collection.snapshot(self.as_of).map_err(read_error)?).await?;
                 }
                 Input::Source(source, until) => self.feed_source(relation, &source, until).await?,
             }
@@ -91,11 +91,21 @@ impl Backfill {
         }
     }
 
-    fn feed(&self, relation: RelationId, snapshot: &Snapshot) -> Result<(), SqlError> {
+    async fn feed(&self, relation: RelationId, snapshot: &Snapshot) -> Result<(), SqlError> {
         for batch in snapshot.batches(None).map_err(read_error)? {
+            self.room().await;
             self.server.engine.feed_snapshot(self.view, relation, Delta::inserts(batch));
         }
         Ok(())
+    }
+
+    /// Waits until the operators have worked off most of what is on its way to them.
+    async fn room(&self) {
+        let bytes_max = HYDRATION_QUEUE_BYTES_MAX.min(self.server.config.memory_bytes / 16);
+        let short = self.server.memory.short();
+        while self.server.engine.memory().queued_bytes() > bytes_max || *short.borrow() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn feed_source(&self, relation: RelationId, source: &SourceObject, until: Offsets) -> Result<(), SqlError> {
@@ -133,6 +143,7 @@ impl Backfill {
     ) -> Result<(), SourceError> {
         let mut reading = source.connector.read(range, columns).await?;
         while let Some(batch) = reading.next().await? {
+            self.room().await;
             reached.0.extend(batch.offsets.0);
             self.server.engine.feed_snapshot(self.view, relation, Delta::inserts(batch.rows));
         }

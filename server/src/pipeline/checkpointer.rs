@@ -1,4 +1,4 @@
-//! Makes checkpoints: every second or so if anything changed, when asked, and at the end.
+//! Makes checkpoints: every second or so if anything changed, when asked, before a backup, and at the end.
 //!
 //! The coordinator says which epoch, and what belongs to it. The operators of the views hand over what has changed in
 //! their state, each when it comes to that epoch; tables, views and dead letters are read from their collections at it.
@@ -6,12 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use freshet_dataflow::OperatorChange;
 use freshet_storage::WalKey;
+use freshet_storage::backup::BackupSource;
 use freshet_storage::checkpoint::{Checkpoint, CheckpointStats, Checkpoints};
 use freshet_storage::collection::{Collection, Hold};
+use freshet_storage::iceberg::folder_named;
 use freshet_types::{Epoch, RelationId, SqlError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -21,7 +24,9 @@ use tracing::{debug, info, warn};
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, dead_letters_id};
 use crate::coordinator::{CheckpointContent, Command, SourcePosition, Wanted};
 use crate::limits::{CHECKPOINTS_REMEMBERED, LAST_CHECKPOINT_S_MAX};
+use crate::pipeline::iceberg::ColdTable;
 use crate::pipeline::sink::{Handover, SavedSink};
+use crate::pipeline::tiers;
 use crate::pipeline::view_status::{SavedErrors, ViewState};
 use crate::server::{Server, objects};
 
@@ -79,7 +84,11 @@ impl CheckpointReports {
 }
 
 /// Asks for a checkpoint; answered when it is durable.
-pub type CheckpointRequest = oneshot::Sender<Result<(), SqlError>>;
+pub enum CheckpointRequest {
+    Make(oneshot::Sender<Result<(), SqlError>>),
+    /// And for what to copy, so that it is all there.
+    Backup(oneshot::Sender<Result<BackupSource, SqlError>>),
+}
 
 /// The one maker of checkpoints.
 pub struct Checkpointer {
@@ -124,13 +133,25 @@ impl Checkpointer {
             }
             for request in requests {
                 // A session that has gone does not want to know.
-                let _ = request.send(made.clone());
+                match request {
+                    CheckpointRequest::Make(reply) => drop(reply.send(made.clone())),
+                    CheckpointRequest::Backup(reply) => drop(reply.send(self.backup_source(&made).await)),
+                }
             }
         }
     }
 
+    async fn backup_source(&self, made: &Result<(), SqlError>) -> Result<BackupSource, SqlError> {
+        made.clone()?;
+        let source = self.checkpoints.backup_source().await;
+        source.map_err(|error| objects::storage_error("cannot begin a backup", &error))
+    }
+
     /// Nothing depends on the checkpoint at the end but the time that the next start takes.
     async fn make_last(&mut self) {
+        if self.server.fenced.load(Ordering::Acquire) {
+            return;
+        }
         match tokio::time::timeout(Duration::from_secs(LAST_CHECKPOINT_S_MAX), self.make()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!("no checkpoint at the end: {error}"),
@@ -153,6 +174,7 @@ impl Checkpointer {
         if made.is_ok() {
             self.wanted = Wanted::IfChanged;
         }
+        self.server.memory.set_checkpoint_bytes(self.checkpoints.memory_bytes() as u64);
         let duration = started.elapsed();
         metrics::histogram!("freshet_checkpoint_seconds").record(duration.as_secs_f64());
         match &made {
@@ -195,11 +217,13 @@ impl Checkpointer {
                 .inspect_err(|error| self.broken = Some(error.clone()))?;
         }
         let mut now_stored = BTreeSet::new();
+        let mut cold = Vec::new();
         for (relation, collection, _hold) in held? {
             if content.views.contains(&relation) && !views.contains_key(&relation) {
                 continue;
             }
             checkpoint.collection(relation, &collection).map_err(|error| SqlError::internal(error.to_string()))?;
+            cold.extend(cold_table(&catalog, relation, &checkpoint));
             now_stored.insert(relation);
         }
         let mut handover =
@@ -222,6 +246,7 @@ impl Checkpointer {
         self.stored.extend(&now_stored);
         let (contained, rest) = self.contained.iter().partition(|record| now_stored.contains(&record.table));
         let stats = checkpoint.commit(meta, contained).await.map_err(cannot_checkpoint)?;
+        self.server.iceberg.checkpointed(cold, &now_stored);
         // A table that is not in the checkpoint is dropped, and its log with it.
         self.contained = rest;
         self.contained.retain(|record| catalog.get(record.table).is_some());
@@ -308,6 +333,19 @@ fn collections(
         held.push((relation, collection.clone(), hold));
     }
     Ok(held)
+}
+
+/// What the checkpoint has in the cold tier of a relation that has one.
+fn cold_table(
+    catalog: &CatalogState,
+    relation: RelationId,
+    checkpoint: &Checkpoint<'_>,
+) -> Option<(RelationId, ColdTable)> {
+    let entry = catalog.get(relation)?;
+    let (collection, settings) = tiers::of(&entry.object)?;
+    let rows = checkpoint.cold_rows(relation, collection.description().schema.clone())?;
+    let folder = folder_named(&tiers::folder(entry.name()));
+    Some((relation, ColdTable { folder, time_column: settings.time_column, rows }))
 }
 
 fn keep_state(

@@ -1,4 +1,5 @@
-//! What happens when a view fails (I-8): it stops, and so do the views that read it, which would wait for it for ever.
+//! What happens when a view fails (I-8), or is paused because its state holds too much: it stops, and so do the views that
+//! read it, which would wait for it for ever.
 //!
 //! From then on nobody waits for any of them: not the next epoch, not a checkpoint, not a session.
 
@@ -16,8 +17,18 @@ pub struct ViewFailure {
     culprit: String,
     /// What happened there.
     reason: String,
+    cause: Cause,
     fault: Fault,
     pub since: Epoch,
+}
+
+/// What has ended a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// It cannot go on.
+    Failed,
+    /// It could, with more memory.
+    Paused,
 }
 
 /// Whose fault it is that a view has failed.
@@ -33,14 +44,42 @@ impl ViewFailure {
         match self.fault {
             Fault::Own => self.reason.clone(),
             Fault::OfInput => {
-                format!("reads materialized view \"{}\", which has failed: {}", self.culprit, self.reason)
+                format!("reads materialized view \"{}\", which {}: {}", self.culprit, self.verdict(), self.reason)
             }
         }
     }
 
     pub fn hint(&self) -> String {
         let views = if self.fault == Fault::Own { "the view" } else { "the views" };
-        format!("use DROP MATERIALIZED VIEW {} CASCADE, and create {views} again without the cause", self.culprit)
+        let how = match self.cause {
+            Cause::Failed => "without the cause",
+            Cause::Paused => "with more memory, or with on_limit = 'spill'",
+        };
+        format!("use DROP MATERIALIZED VIEW {} CASCADE, and create {views} again {how}", self.culprit)
+    }
+
+    /// The name of the state that the view is in.
+    pub fn state(&self) -> &'static str {
+        match self.cause {
+            Cause::Failed => "failed",
+            Cause::Paused => "paused",
+        }
+    }
+
+    /// What is to be said of the view.
+    pub fn verdict(&self) -> &'static str {
+        match self.cause {
+            Cause::Failed => "has failed",
+            Cause::Paused => "is paused",
+        }
+    }
+
+    /// How it came to that.
+    pub fn event(&self) -> &'static str {
+        match self.cause {
+            Cause::Failed => "it failed",
+            Cause::Paused => "it was paused",
+        }
     }
 
     fn of_reader(&self) -> Self {
@@ -51,10 +90,20 @@ impl ViewFailure {
 /// Marks `view` and all that read it failed, and has their dataflows taken down; what had failed before stays as it is.
 /// May be called on any thread.
 pub fn fail(server: &Server, view: RelationId, reason: &str) {
+    stop(server, view, Cause::Failed, reason);
+}
+
+/// Marks `view` and all that read it paused, and has their dataflows taken down, like [`fail`].
+pub fn pause(server: &Server, view: RelationId, reason: &str) {
+    stop(server, view, Cause::Paused, reason);
+}
+
+fn stop(server: &Server, view: RelationId, cause: Cause, reason: &str) {
     let catalog = server.catalog.state();
     let Some(entry) = catalog.get(view) else { return };
     let since = Epoch(server.clock.now_ms());
-    let failure = ViewFailure { culprit: entry.name().to_owned(), reason: reason.to_owned(), fault: Fault::Own, since };
+    let (culprit, reason) = (entry.name().to_owned(), reason.to_owned());
+    let failure = ViewFailure { culprit, reason, cause, fault: Fault::Own, since };
     mark(server, &catalog, view, failure.clone());
     // Looked up only now: a view that is created meanwhile is in the catalog, or finds that what it reads has failed.
     let catalog = server.catalog.state();
@@ -74,7 +123,7 @@ pub fn fail_with_inputs(server: &Server, view: RelationId, relations: &[Relation
 /// Refuses a view over `relations` if one of them has failed.
 pub fn refuse_failed_inputs(catalog: &CatalogState, relations: &[RelationId]) -> Result<(), SqlError> {
     let Some((name, failure)) = failed_input(catalog, relations) else { return Ok(()) };
-    let message = format!("cannot read materialized view \"{name}\": it has failed");
+    let message = format!("cannot read materialized view \"{name}\": it {}", failure.verdict());
     let refused = SqlError::new(SqlState::ObjectNotInPrerequisiteState, message);
     Err(refused.with_detail(failure.error()).with_hint(failure.hint()))
 }
@@ -82,7 +131,7 @@ pub fn refuse_failed_inputs(catalog: &CatalogState, relations: &[RelationId]) ->
 fn mark(server: &Server, catalog: &CatalogState, view: RelationId, failure: ViewFailure) {
     let Some(entry) = catalog.get(view) else { return };
     let Object::MaterializedView(object) = &entry.object else { return };
-    let reason = failure.error();
+    let (reason, verdict) = (failure.error(), failure.verdict());
     {
         let mut status = object.status.lock();
         if matches!(status.state, ViewState::Failed(_)) {
@@ -90,7 +139,7 @@ fn mark(server: &Server, catalog: &CatalogState, view: RelationId, failure: View
         }
         status.state = ViewState::Failed(failure);
     }
-    error!(view = entry.name(), "a materialized view has failed: {reason}");
+    error!(view = entry.name(), "a materialized view {verdict}: {reason}");
     object.running.cancel();
     // The coordinator is gone only at shutdown.
     let _ = server.view_failures.send(view);

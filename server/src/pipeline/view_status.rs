@@ -33,7 +33,7 @@ pub enum ViewState {
     #[default]
     Hydrating,
     Live,
-    /// Stopped for good; readable as it was.
+    /// Stopped, because it has failed or is paused; readable as it was.
     Failed(ViewFailure),
 }
 
@@ -49,7 +49,7 @@ impl ViewState {
         match self {
             Self::Hydrating => "hydrating",
             Self::Live => "live",
-            Self::Failed(_) => "failed",
+            Self::Failed(failure) => failure.state(),
         }
     }
 }

@@ -26,8 +26,11 @@ impl Passed {
             return Ok(());
         }
         let message = format!("\"{name}\" cannot be read as of a time in the future");
-        Err(SqlError::new(SqlState::InvalidParameterValue, message)
-            .with_detail(format!("{} is wanted, and it is {} now", time(at), time(Epoch(self.now_ms)))))
+        Err(SqlError::new(SqlState::InvalidParameterValue, message).with_detail(format!(
+            "{} is wanted, and it is {} now",
+            time(at),
+            time(Epoch(self.now_ms))
+        )))
     }
 }
 
@@ -67,7 +70,9 @@ pub fn not_kept(collection: &Collection, error: CollectionError) -> SqlError {
     };
     SqlError::new(SqlState::InvalidParameterValue, message)
         .with_detail(format!("the oldest readable time is {} (epoch {since}){trimmed}", time(since)))
-        .with_hint("how far back a relation is readable is in freshet_catalog.history, and said by WITH (history = ...)")
+        .with_hint(
+            "how far back a relation is readable is in freshet_catalog.history, and said by WITH (history = ...)",
+        )
 }
 
 /// The time of an epoch, as Postgres writes it.

@@ -67,7 +67,8 @@ impl Reads {
     /// waits until there is one. What is read as it was does not count. `passed` tells the last sealed epoch, for
     /// queries that read no collection.
     pub async fn pin(&self, not_before: Epoch, passed: Passed) -> Result<PinnedAt, SqlError> {
-        let relations: Vec<_> = self.relations.lock().iter().map(|(read, readable)| (*read, readable.clone())).collect();
+        let relations: Vec<_> =
+            self.relations.lock().iter().map(|(read, readable)| (*read, readable.clone())).collect();
         let mut pinned = HashMap::new();
         for (read, readable) in &relations {
             if let (_, Some(at)) = read {
@@ -128,16 +129,18 @@ async fn view_upper(
 }
 
 fn stale(name: &str, failure: &ViewFailure, upper: Epoch, alone: bool) -> Result<(Epoch, Option<SqlError>), SqlError> {
-    let told =
-        SqlError::new(SqlState::ObjectNotInPrerequisiteState, format!("materialized view \"{name}\" has failed"))
-            .with_detail(failure.error());
+    let told = SqlError::new(
+        SqlState::ObjectNotInPrerequisiteState,
+        format!("materialized view \"{name}\" {}", failure.verdict()),
+    )
+    .with_detail(failure.error());
     if upper == Epoch::ZERO {
         return Err(told.with_hint(format!("it never became complete; {}", failure.hint())));
     }
     if !alone {
         return Err(told.with_hint(format!("read it alone, or {}", failure.hint())));
     }
-    let message = format!("materialized view \"{name}\" is stale: it failed at epoch {}", failure.since);
+    let message = format!("materialized view \"{name}\" is stale: {} at epoch {}", failure.event(), failure.since);
     Ok((upper, Some(SqlError { message, ..told })))
 }
 

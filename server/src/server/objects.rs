@@ -10,15 +10,19 @@ use freshet_planner::plan::Properties;
 use freshet_planner::statement::{CreateMaterializedView, CreateSink, CreateTable, CreateView};
 use freshet_planner::{Options, PlannerCatalog, SourceDeclaration, ViewPlan};
 use freshet_storage::StorageError;
-use freshet_storage::collection::{Collection, CollectionDescription, CollectionError, HistoryPolicy};
+use freshet_storage::collection::{
+    Collection, CollectionDescription, CollectionError, HistoryPolicy, RECENT_HISTORY_MS,
+};
 use freshet_types::{SqlError, SqlState};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::catalog::{CatalogState, MaterializedViewObject, Object, SourceObject, TableObject, ViewObject};
+use crate::execute::view_options::ViewOptions;
 use crate::limits::{DEFAULT_HISTORY_BYTES_MAX, DEFAULT_HISTORY_MS};
 use crate::pipeline::sink::SinkObject;
 use crate::pipeline::source_progress::SourceProgress;
+use crate::pipeline::tiers::{self, TierSettings};
 use crate::pipeline::view_status::ViewStatus;
 use crate::server::Server;
 
@@ -29,7 +33,11 @@ pub fn store_error(error: StorageError) -> SqlError {
 
 /// That something cannot be done to the store, in the words of `message`.
 pub fn storage_error(message: &str, error: &StorageError) -> SqlError {
-    let state = if matches!(error, StorageError::DiskFull) { SqlState::DiskFull } else { SqlState::IoError };
+    let state = match error {
+        StorageError::DiskFull => SqlState::DiskFull,
+        StorageError::Fenced | StorageError::Closed => SqlState::AdminShutdown,
+        _ => SqlState::IoError,
+    };
     SqlError::new(state, message).with_detail(error.to_string())
 }
 
@@ -47,7 +55,9 @@ pub fn table(
         Some(collection) => collection,
         None => Collection::new(table_description(server, create)?, 1).map_err(collection_error)?,
     };
+    let tiers = TierSettings::new(&create.definition.options, &create.definition.schema(), None)?;
     Ok(TableObject {
+        tiers,
         definition: create.definition.clone(),
         rules: server.planner.table_rules(&create.definition)?,
         schema: create.definition.schema(),
@@ -66,13 +76,17 @@ pub fn table_description(server: &Server, create: &CreateTable) -> Result<Collec
     })
 }
 
-/// How much of its past a relation with these options keeps. What nobody asked for has a bound of its own.
+/// How much of its past a relation with these options keeps. What nobody asked for has a bound of its own, and holds back no row
+/// that is to move to another tier.
 fn history(server: &Server, options: &Options) -> Result<HistoryPolicy, SqlError> {
     let budget = server.history_budget.clone();
     Ok(match options.duration("history")? {
         Some(asked) => {
-            HistoryPolicy { ms: u64::try_from(asked.as_millis()).unwrap_or(u64::MAX), bytes_max: usize::MAX, budget }
+            let asked = u64::try_from(asked.as_millis()).unwrap_or(u64::MAX);
+            HistoryPolicy { ms: asked.max(RECENT_HISTORY_MS), bytes_max: usize::MAX, budget }
         }
+        // Rows go to another tier once nobody can ask for the time before them.
+        None if tiers::OPTIONS.iter().any(|name| options.get(name).is_some()) => HistoryPolicy::recent(),
         None => HistoryPolicy { ms: DEFAULT_HISTORY_MS, bytes_max: DEFAULT_HISTORY_BYTES_MAX, budget },
     })
 }
@@ -90,7 +104,16 @@ pub fn materialized_view(
     let plan = server.planner.plan_view(&create.query, &create.columns, names)?;
     let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
     let description = view_description(&create.name.name, &plan, history(server, &create.options)?);
+    let budget = ViewOptions::parse(&create.options)?.budget;
+    let watermark = plan.node.properties.watermarks.first().copied();
+    let tiers = TierSettings::new(&create.options, &plan.schema, watermark)?;
+    if create.options.get("retain").is_some() {
+        return Err(SqlError::unsupported("option \"retain\" of a materialized view is not supported yet")
+            .with_hint("set it on the tables that the view reads: what expires there leaves the view too"));
+    }
     Ok(MaterializedViewObject {
+        budget,
+        tiers,
         query: create.query.clone(),
         reads,
         collection: Collection::new(description, server.config.workers).map_err(collection_error)?,

@@ -133,6 +133,11 @@ async fn write_again(server: &Server, logs: HashMap<RelationId, Vec<(WalKey, Del
     Ok(())
 }
 
+/// Whether something may be there, and cannot be read now.
+fn is_out_of_reach(error: &StorageError) -> bool {
+    matches!(error, StorageError::Io { .. } | StorageError::Fenced)
+}
+
 struct Restoring<'a> {
     server: &'a Arc<Server>,
     checkpoint: Option<Recovered>,
@@ -245,6 +250,8 @@ impl Restoring<'_> {
         let mut view = objects::materialized_view(self.server, create, &self.names(&status))?;
         let resume = match self.resume(record, &mut view).await {
             Ok(resume) => resume,
+            // It would be computed again for nothing.
+            Err(error) if error.downcast_ref().is_some_and(is_out_of_reach) => return Err(error),
             Err(error) => {
                 warn!(view = record.name, "cannot go on from the checkpoint, and is computed again: {error:#}");
                 None
@@ -290,10 +297,13 @@ impl Restoring<'_> {
         let all_in_one = |rows: &arrow::array::RecordBatch| vec![0; rows.num_rows()];
         let description = objects::view_description(relation.name(), &view.plan, HistoryPolicy::recent());
         let rows = checkpoint.collection(relation.id(), description, 1, Redistribute::Always(&all_in_one)).await;
-        let rows = rows.unwrap_or_else(|error| {
-            warn!(view = relation.name(), "cannot read what sinks have sent of it: {error}");
-            None
-        });
+        let rows = match rows {
+            Err(error) if !is_out_of_reach(&error) => {
+                warn!(view = relation.name(), "cannot read what sinks have sent of it: {error}");
+                None
+            }
+            rows => rows?,
+        };
         self.rows_before.extend(rows.iter().map(|rows| (relation.id(), rows.clone())));
         Ok(rows)
     }

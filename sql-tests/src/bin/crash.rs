@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use freshet_sql_tests::crash::{self, Options};
+use freshet_sql_tests::crash::{self, Data, Options};
 use freshet_sql_tests::kafka::Kafka;
 
 /// Kill a Freshet under load, again and again, and look whether anything was lost or counted twice
@@ -30,11 +30,15 @@ struct Arguments {
     /// Never hold the server with SIGSTOP
     #[arg(long)]
     no_pauses: bool,
+    /// Where the server keeps its data
+    #[arg(long, value_enum, default_value = "folder")]
+    data: Data,
 }
 
 const EXAMPLES: &str = "Examples:
   cargo build --release && cargo run --release -p freshet-sql-tests --bin crash -- --kills 300
   cargo run --release -p freshet-sql-tests --bin crash -- --seed 7 --seconds 60
+  cargo run --release -p freshet-sql-tests --bin crash -- --data s3 --kills 50
   FRESHET_BIN=/path/to/freshet target/release/crash      # another server
 
 The views are in sql-tests/src/crash/views.rs: an operator adds a line there.";
@@ -50,6 +54,7 @@ async fn main() -> Result<()> {
         seed,
         time: Duration::from_secs(arguments.seconds),
         pauses: !arguments.no_pauses,
+        data: arguments.data,
     };
     let summary = crash::run(&kafka, &options, |line| println!("{line}")).await?;
     print!("{}", summary.text());

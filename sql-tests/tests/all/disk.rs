@@ -66,7 +66,8 @@ async fn a_full_disk_stops_writes_and_checkpoints_but_not_the_server() -> Result
     };
     // Checkpoints are made only where the test asks for one.
     let arguments = vec!["--checkpoint-interval".into(), "1h".into()];
-    let config = ServerConfig { parent: Some(disk.path().to_owned()), workers: 2, arguments };
+    let parent = Some(disk.path().to_owned());
+    let config = ServerConfig { parent, workers: 2, arguments, ..ServerConfig::default() };
     let mut server = Server::start_with(config).await?;
     let client = server.connect().await?;
     client

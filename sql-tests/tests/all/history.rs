@@ -47,7 +47,9 @@ impl Versions {
         for round in rounds {
             let id = 10 * round;
             let change = match round % 4 {
-                0 => format!("INSERT INTO t SELECT n::INT, 'g' || n % 3 FROM generate_series({id}, {}) AS s(n)", id + 9),
+                0 => {
+                    format!("INSERT INTO t SELECT n::INT, 'g' || n % 3 FROM generate_series({id}, {}) AS s(n)", id + 9)
+                }
                 1 => format!("UPDATE t SET g = 'round {round}' WHERE id % 5 = {}", round % 5),
                 2 => format!("DELETE FROM t WHERE id % 7 = {}", round % 7),
                 _ => format!("INSERT INTO t VALUES ({id}, NULL)"),
@@ -114,7 +116,10 @@ fn add_up(start: &Rows, changes: &BTreeMap<u64, BTreeMap<String, i64>>, until: u
     for (row, diff) in changes.range(..=until).flat_map(|(_, rows)| rows) {
         *sums.entry(row).or_default() += diff;
     }
-    sums.into_iter().filter(|(_, n)| *n != 0).map(|(row, n)| format!("{row}{}", " again".repeat(n as usize - 1))).collect()
+    sums.into_iter()
+        .filter(|(_, n)| *n != 0)
+        .map(|(row, n)| format!("{row}{}", " again".repeat(n as usize - 1)))
+        .collect()
 }
 
 #[tokio::test]
@@ -125,7 +130,8 @@ async fn a_subscription_from_the_past_gives_each_later_change_once() -> Result<(
     let client = server.connect().await?;
     client.run("INSERT INTO t VALUES (-1, 'the end')").await?;
     for (start, held) in versions.view.iter().step_by(7) {
-        let told = changes(&server.connect().await?, &format!("SUBSCRIBE v WITH (SNAPSHOT = false) AS OF {start}")).await?;
+        let told =
+            changes(&server.connect().await?, &format!("SUBSCRIBE v WITH (SNAPSHOT = false) AS OF {start}")).await?;
         ensure!(told.keys().all(|epoch| epoch > start), "only later changes");
         let with_rows = changes(&server.connect().await?, &format!("SUBSCRIBE v AS OF {start}")).await?;
         let snapshot = with_rows.get(start).cloned().unwrap_or_default();

@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release -p freshet-sql-tests --test all kafka` runs one module.
 
+mod backup;
 mod cancel;
 mod crash;
 mod damage;
@@ -11,7 +12,11 @@ mod docs;
 mod generators;
 mod history;
 mod http;
+mod iceberg;
 mod kafka;
+mod memory;
+mod object_store;
+mod pause;
 mod protocol;
 mod psql;
 mod recovery;
@@ -19,5 +24,6 @@ mod serve;
 mod sinks;
 mod source_status;
 mod subscribe;
+mod upgrade;
 mod wire;
 mod zoo;

@@ -6,9 +6,10 @@
 //! these again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use freshet_types::{Delta, Epoch, RelationId};
 
@@ -17,11 +18,13 @@ use super::file::{CheckpointFiles, FileWriter};
 use super::manifest::{Head, Manifest, Part, Piece, PieceId};
 use super::recover::{Recovered, Returned};
 use super::state_log::StateLog;
-use super::{garbage, segments, versions};
+use super::{garbage, segments, tiered, versions};
+use crate::backup::BackupSource;
 use crate::collection::restore::ShardAt;
 use crate::collection::segment::Segment;
 use crate::collection::{Collection, CollectionError};
 use crate::group_commit::{GroupCommit, Write};
+use crate::iceberg::ColdRows;
 use crate::{StorageError, Store, WalKey, outbox};
 
 /// Makes checkpoints, one after the other. One a store.
@@ -42,8 +45,8 @@ pub struct Checkpoints {
     contained: BTreeSet<WalKey>,
     /// The files that may be there, and the sizes of those that are.
     sizes: BTreeMap<u64, u64>,
-    /// Whether anybody still reads the checkpoint that was there at first.
-    recovered: Weak<()>,
+    /// Held by all who read the files of a checkpoint that was made.
+    pin: Arc<()>,
 }
 
 /// A checkpoint that is being made.
@@ -77,7 +80,6 @@ impl Checkpoints {
     pub async fn open(store: &Store) -> Result<(Self, Option<Recovered>), StorageError> {
         let manifest = Manifest::load(&store.db.get().await?).await?;
         let files = store.files.clone();
-        let pin = Arc::new(());
         let mut checkpoints = Self {
             commits: store.commits.clone(),
             next_number: store.next_sequence.clone(),
@@ -87,16 +89,16 @@ impl Checkpoints {
             forgotten: BTreeSet::new(),
             contained: BTreeSet::new(),
             sizes: files.list().await?,
-            recovered: Weak::new(),
+            pin: Arc::default(),
             files,
             manifest,
         };
         checkpoints.files.delete_half_written().await?;
+        checkpoints.files.tiers().delete_unknown(&tiered::files(&checkpoints.manifest)).await?;
         checkpoints.delete_garbage().await;
-        checkpoints.recovered = Arc::downgrade(&pin);
-        let Checkpoints { files, returned, manifest, .. } = &checkpoints;
+        let Checkpoints { files, returned, manifest, pin, .. } = &checkpoints;
         let head = manifest.head.clone();
-        let recovered = head.map(|head| Recovered::new(head, manifest, files.clone(), returned.clone(), pin));
+        let recovered = head.map(|head| Recovered::new(head, manifest, files.clone(), returned.clone(), pin.clone()));
         Ok((checkpoints, recovered))
     }
 
@@ -104,6 +106,15 @@ impl Checkpoints {
     pub fn begin(&mut self, epoch: Epoch) -> Checkpoint<'_> {
         debug_assert!(self.manifest.head.as_ref().is_none_or(|head| head.epoch <= epoch));
         Checkpoint { checkpoints: self, epoch, collections: BTreeMap::new(), outbox: Vec::new() }
+    }
+
+    /// All that the store has now, for a backup.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn backup_source(&self) -> Result<BackupSource, StorageError> {
+        let pin = self.pin.clone();
+        Ok(BackupSource::new(self.commits.snapshot().await?, self.files.clone(), pin))
     }
 
     /// The epoch of the last checkpoint.
@@ -198,7 +209,7 @@ impl Checkpoints {
         for (id, log) in &mut self.logs {
             log.saved(self.manifest.pieces.get(id).unwrap_or(&none));
         }
-        if self.recovered.strong_count() == 0 {
+        if Arc::strong_count(&self.pin) == 1 {
             self.delete_garbage().await;
         }
         stats.files = self.sizes.values().filter(|size| **size > 0).count();
@@ -217,6 +228,7 @@ impl Checkpoints {
                 Err(error) => tracing::warn!(file, %error, "cannot delete a file of a checkpoint"),
             }
         }
+        self.files.tiers().delete_garbage(&tiered::files(&self.manifest)).await;
     }
 }
 
@@ -234,6 +246,11 @@ impl Checkpoint<'_> {
         };
         self.collections.insert(relation, collection.shards_at(self.epoch, versions_after)?);
         Ok(())
+    }
+
+    /// What the cold tier has of a relation that was handed in. It counts once the checkpoint is durable.
+    pub fn cold_rows(&self, relation: RelationId, schema: SchemaRef) -> Option<ColdRows> {
+        Some(ColdRows::new(schema, self.collections.get(&relation)?))
     }
 
     /// Takes what has changed in a state table. It is not lost if the checkpoint fails: a later one has it.
@@ -329,7 +346,8 @@ impl<'a> Checkpoint<'a> {
                 for (uid, stored) in &mut piece {
                     let known = known.get(&id).and_then(|piece| piece.get(uid));
                     let new = new_versions.get(&stored.id).map_or(&[][..], Vec::as_slice);
-                    stored.versions = versions::save(&checkpoints.files, &mut writer, id, known, new, past.since).await?;
+                    stored.versions =
+                        versions::save(&checkpoints.files, &mut writer, id, known, new, past.since).await?;
                 }
                 // What has not changed is as complete as it was.
                 let since = sinces.get(&id).copied().filter(|_| known.get(&id) == Some(&piece));

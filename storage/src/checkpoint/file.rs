@@ -25,17 +25,17 @@ use bytes::Bytes;
 use freshet_types::keys::hash_bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 
 use crate::StorageError;
+use crate::object_writer::ObjectWriter;
+use crate::tiers::Tiers;
 
 const FOLDER: &str = "checkpoints";
 const EXTENSION: &str = ".ckpt";
 const HEADER: &[u8; 8] = b"FRESHCK\x01";
-const ALIGNMENT: usize = 64;
-/// Bytes that are collected before they are written.
-const BUFFER_BYTES: usize = 8 * 1024 * 1024;
+const ALIGNMENT: u64 = 64;
 
 /// Where a part of a file is, and what it must hash to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ fn file_name(number: u64) -> String {
     format!("{number:020}{EXTENSION}")
 }
 
-fn path(number: u64) -> Path {
+pub(crate) fn path(number: u64) -> Path {
     Path::from(format!("{FOLDER}/{}", file_name(number)))
 }
 
@@ -71,16 +71,27 @@ fn path(number: u64) -> Path {
 #[derive(Debug, Clone)]
 pub(crate) struct CheckpointFiles {
     store: Arc<dyn ObjectStore>,
-    /// Where half-written files lie, which the object store does not show.
-    folder: PathBuf,
+    /// On a local disk, where half-written files lie, which the object store does not show. A bucket forgets them by itself.
+    folder: Option<PathBuf>,
     /// The files whose header has been looked at.
     opened: Arc<Mutex<BTreeSet<u64>>>,
+    /// What segments refer to whose rows are not in files of checkpoints.
+    tiers: Arc<Tiers>,
 }
 
 impl CheckpointFiles {
-    /// Files in the folder `root`, which `store` is too.
-    pub fn new(store: Arc<dyn ObjectStore>, root: &std::path::Path) -> Self {
-        Self { store, folder: root.join(FOLDER), opened: Arc::default() }
+    /// Files in `store`, which is the folder `root` if there is one.
+    pub fn new(store: Arc<dyn ObjectStore>, root: Option<&std::path::Path>, tiers: Arc<Tiers>) -> Self {
+        Self { store, folder: root.map(|root| root.join(FOLDER)), opened: Arc::default(), tiers }
+    }
+
+    pub fn tiers(&self) -> &Arc<Tiers> {
+        &self.tiers
+    }
+
+    /// Where the files are.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
     }
 
     /// The number and size of each file.
@@ -96,7 +107,8 @@ impl CheckpointFiles {
     /// Deletes what a process left that ended while it wrote a file.
     pub async fn delete_half_written(&self) -> Result<(), StorageError> {
         let failed = |error: std::io::Error| StorageError::io(&error);
-        let mut entries = match tokio::fs::read_dir(&self.folder).await {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let mut entries = match tokio::fs::read_dir(folder).await {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(failed)?,
         };
@@ -156,36 +168,33 @@ impl CheckpointFiles {
         owner: &impl std::fmt::Display,
         range: Range<u64>,
     ) -> Result<Bytes, StorageError> {
-        let read = self.store.get_range(&path(part.file), range).await;
-        read.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => part.damaged(owner, "the file is missing"),
+        let path = path(part.file);
+        let error = match self.store.get_range(&path, range.clone()).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(object_store::Error::NotFound { .. }) => return Err(part.damaged(owner, "the file is missing")),
+            Err(error) => error,
+        };
+        if self.folder.is_some() {
             // The file may be too short, or the disk broken: whatever it is, the part is not there.
-            error => part.damaged(owner, format!("it cannot be read: {error}")),
-        })
+            return Err(part.damaged(owner, format!("it cannot be read: {error}")));
+        }
+        // What a bucket does not give now, it may give later, unless there is no such part.
+        match self.store.head(&path).await {
+            Ok(file) if file.size < range.end => Err(part.damaged(owner, "the file is too short")),
+            _ => Err(error.into()),
+        }
     }
 
     /// Begins a file, which is there once it is finished, if it has any parts.
     pub fn writer(&self, number: u64) -> FileWriter {
-        FileWriter {
-            store: self.store.clone(),
-            number,
-            upload: None,
-            written: 0,
-            buffer: HEADER.to_vec(),
-            has_parts: false,
-        }
+        FileWriter { number, object: ObjectWriter::new(self.store.clone(), path(number)), has_parts: false }
     }
 }
 
 /// A file on its way.
 pub(crate) struct FileWriter {
-    store: Arc<dyn ObjectStore>,
     number: u64,
-    /// Made once there is more than fits the buffer.
-    upload: Option<Box<dyn MultipartUpload>>,
-    /// Bytes that have left the buffer.
-    written: u64,
-    buffer: Vec<u8>,
+    object: ObjectWriter,
     has_parts: bool,
 }
 
@@ -196,46 +205,21 @@ impl FileWriter {
 
     /// Adds a part.
     pub async fn add(&mut self, bytes: &[u8]) -> Result<PartRef, StorageError> {
-        // What has left the buffer did so up to the end of a part, so the whole offset counts.
-        let end = usize::try_from(self.written).expect("usize has 64 bits") + self.buffer.len();
-        let padding = end.next_multiple_of(ALIGNMENT) - end;
-        self.buffer.resize(self.buffer.len() + padding, 0);
-        let offset = self.written + self.buffer.len() as u64;
-        self.buffer.extend_from_slice(bytes);
-        self.has_parts = true;
-        if self.buffer.len() >= BUFFER_BYTES {
-            self.flush().await?;
+        if !self.has_parts {
+            self.object.write(HEADER).await?;
+            self.has_parts = true;
         }
+        let end = self.object.written();
+        let offset = end.next_multiple_of(ALIGNMENT);
+        let padding = [0; ALIGNMENT as usize];
+        self.object.write(&padding[..usize::try_from(offset - end).expect("less than the alignment")]).await?;
+        self.object.write(bytes).await?;
         Ok(PartRef { file: self.number, offset, length: bytes.len() as u64, checksum: hash_bytes(bytes) })
     }
 
-    async fn flush(&mut self) -> Result<(), StorageError> {
-        let upload = match &mut self.upload {
-            Some(upload) => upload,
-            none => none.insert(self.store.put_multipart(&path(self.number)).await?),
-        };
-        let bytes = std::mem::take(&mut self.buffer);
-        self.written += bytes.len() as u64;
-        Ok(upload.put_part(bytes.into()).await?)
-    }
-
     /// Makes the file durable; gives its size, which is zero if there is nothing to write.
-    pub async fn finish(mut self) -> Result<u64, StorageError> {
-        if !self.has_parts {
-            return Ok(0);
-        }
-        if self.upload.is_none() {
-            let size = self.buffer.len() as u64;
-            self.store.put(&path(self.number), self.buffer.into()).await?;
-            return Ok(size);
-        }
-        if !self.buffer.is_empty() {
-            self.flush().await?;
-        }
-        if let Some(mut upload) = self.upload {
-            upload.complete().await?;
-        }
-        Ok(self.written)
+    pub async fn finish(self) -> Result<u64, StorageError> {
+        if self.has_parts { self.object.finish().await } else { Ok(0) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! ---------------------------------------------------------|------------------------------------------------
 //! `checkpoint/head`                                        | version, epoch, number, what the caller added
 //! `checkpoint/piece/` relation, piece                      | since when the versions of a piece of rows are complete
-//! `checkpoint/piece/` relation, piece, uid of a segment    | id of the segment, its parts, its bitmap, its versions
+//! `checkpoint/piece/` relation, piece, uid of a segment    | id of the segment, its parts or its files, its bitmap, its versions
 //!
 //! A piece is `r` and the shard, or `s` and node, worker and table. All numbers in keys are big endian, ids and uids
 //! of eight bytes, others of four. One atomic batch takes the store from one manifest to the next;
@@ -16,9 +16,10 @@ use std::fmt;
 use bytes::Bytes;
 use freshet_types::{Epoch, RelationId};
 use serde::{Deserialize, Serialize};
-use slatedb::Db;
+use slatedb::DbReadOps;
 
 use super::file::PartRef;
+use super::tiered::ChunkRecord;
 use super::versions::VersionsPart;
 use crate::StorageError;
 use crate::group_commit::Write;
@@ -61,8 +62,12 @@ pub(crate) type Piece = BTreeMap<u64, StoredSegment>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredSegment {
     pub id: u64,
-    /// Its rows, one part after the other.
+    /// Its rows, one part after the other; none if they lie in files of a tier.
     pub parts: Vec<RowsPart>,
+    /// Where its rows lie, if they are in files of a tier.
+    pub stored: Vec<ChunkRecord>,
+    /// When its last row was written.
+    pub written_ms: u64,
     /// Which of them live; `None` if all do.
     pub live: Option<PartRef>,
     /// What epochs did to it, as far back as somebody may ask.
@@ -77,7 +82,8 @@ pub(crate) struct RowsPart {
 
 impl StoredSegment {
     pub fn rows(&self) -> usize {
-        self.parts.iter().map(|part| part.rows).sum()
+        let in_parts = self.parts.iter().map(|part| part.rows);
+        in_parts.chain(self.stored.iter().map(|chunk| chunk.rows)).sum()
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &PartRef> {
@@ -111,7 +117,7 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    pub async fn load(db: &Db) -> Result<Self, StorageError> {
+    pub async fn load(db: &(impl DbReadOps + Sync)) -> Result<Self, StorageError> {
         let head = match db.get(HEAD).await? {
             None => None,
             Some(bytes) => Some(decode_head(&bytes)?),
@@ -203,6 +209,10 @@ struct SegmentRecord {
     /// Rows, file, offset, length, checksum.
     parts: Vec<(usize, u64, u64, u64, u64)>,
     live: Option<(u64, u64, u64, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    stored: Vec<ChunkRecord>,
+    #[serde(default)]
+    written_ms: u64,
     /// The last epoch in it, file, offset, length, checksum.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     versions: Vec<(Epoch, u64, u64, u64, u64)>,
@@ -219,7 +229,9 @@ impl From<&StoredSegment> for SegmentRecord {
             let PartRef { file, offset, length, checksum } = *part;
             (*through, file, offset, length, checksum)
         });
-        Self { id: segment.id, parts: parts.collect(), live, versions: versions.collect() }
+        let versions = versions.collect();
+        let StoredSegment { id, stored, written_ms, .. } = segment.clone();
+        Self { id, parts: parts.collect(), live, stored, written_ms, versions }
     }
 }
 
@@ -234,7 +246,9 @@ impl From<SegmentRecord> for StoredSegment {
             through,
             part: PartRef { file, offset, length, checksum },
         });
-        Self { id: record.id, parts: parts.collect(), live, versions: versions.collect() }
+        let versions = versions.collect();
+        let SegmentRecord { id, stored, written_ms, .. } = record;
+        Self { id, parts: parts.collect(), live, stored, written_ms, versions }
     }
 }
 
@@ -253,7 +267,8 @@ fn decode_head(bytes: &[u8]) -> Result<Head, StorageError> {
     // The version first: what another one says of the rest may have another form.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if value["version"] != VERSION {
-        return Err(damaged(format!("it has version {}, this server knows {VERSION}", value["version"])));
+        let (name, found) = (format!("the record {HEAD}"), value["version"].to_string());
+        return Err(StorageError::UnknownVersion { name, found, known: VERSION });
     }
     let record: HeadRecord = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
     Ok(Head { epoch: record.epoch, number: record.number, meta: record.meta })
@@ -324,7 +339,7 @@ mod tests {
         let error = decode_head(br#"{"version":2,"other":true}"#).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the stored record checkpoint/head is damaged: it has version 2, this server knows 1"
+            "the record checkpoint/head has format version 2, and this server knows 1: another version of Freshet wrote it"
         );
     }
 }

@@ -175,7 +175,7 @@ impl Recovered {
 
 /// The segment with the schema of its collection, which has the same types.
 fn with_schema(segment: Segment, id: PieceId, description: &CollectionDescription) -> Result<Segment, StorageError> {
-    let typed = segment.map_rows(|rows| {
+    let typed = segment.with_schema(&description.schema).map_rows(|rows| {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         RecordBatch::try_new_with_options(description.schema.clone(), rows.columns().to_vec(), &options)
     });

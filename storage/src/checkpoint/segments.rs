@@ -9,12 +9,13 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::file::{CheckpointFiles, FileWriter, PartRef, decode_rows, encode_rows};
 use super::manifest::{Piece, PieceId, RowsPart, StoredSegment};
+use super::tiered;
 use crate::StorageError;
 use crate::collection::limits::CHUNK_ROWS;
 use crate::collection::segment::{LiveRows, Segment};
 
 /// Parts that are read at once.
-const READS_MAX: usize = 8;
+pub(super) const READS_MAX: usize = 8;
 
 /// Writes what is new of the rows of `segment` before `end`, of which `known` has been written. Rows that are
 /// in memory are asked for only if some of them are new.
@@ -24,6 +25,12 @@ pub(super) async fn save(
     segment: &Segment,
     end: usize,
 ) -> Result<StoredSegment, StorageError> {
+    let stored = tiered::records(segment);
+    if !stored.is_empty() {
+        let live = save_live(writer, known.and_then(|known| known.live), segment).await?;
+        let (parts, written_ms, versions) = (Vec::new(), segment.written_ms, Vec::new());
+        return Ok(StoredSegment { id: segment.id, parts, live, stored, written_ms, versions });
+    }
     let mut parts = known.map(|known| known.parts.clone()).unwrap_or_default();
     let mut start: usize = parts.iter().map(|part| part.rows).sum();
     if start > end {
@@ -36,12 +43,13 @@ pub(super) async fn save(
             start -= last.rows;
             parts.pop();
         }
-        let rows = segment.slices(start, end).map(|(_, rows)| rows).collect();
+        let rows = segment.slices(start, end).map(|slice| slice.map(|(_, rows)| rows)).collect::<Result<_, _>>()?;
         let part = writer.add(&encode_rows(rows).await?).await?;
         parts.push(RowsPart { rows: end - start, part });
     }
     let live = save_live(writer, known.and_then(|known| known.live), segment).await?;
-    Ok(StoredSegment { id: segment.id, parts, live, versions: Vec::new() })
+    let (written_ms, versions) = (segment.written_ms, Vec::new());
+    Ok(StoredSegment { id: segment.id, parts, live, stored, written_ms, versions })
 }
 
 async fn save_live(
@@ -102,7 +110,13 @@ pub(super) async fn load_segment(
         name: format!("segment {} of {id}", stored.id),
         reason: "it has too many rows, or too few for its bitmap".to_owned(),
     };
-    Segment::restored(stored.id, uid, batches, live).ok_or_else(impossible)
+    let segment = match stored.stored.is_empty() {
+        true => Segment::restored(stored.id, uid, batches, live),
+        false => tiered::segment(files.tiers(), stored.id, &stored.stored).as_stored(uid, live),
+    };
+    let mut segment = segment.ok_or_else(impossible)?;
+    segment.written_ms = stored.written_ms;
+    Ok(segment)
 }
 
 /// Copies a part from the file where it is.

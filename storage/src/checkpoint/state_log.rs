@@ -1,7 +1,7 @@
 //! A state table at rest: a log of rows by id, in segments.
 //!
 //! A changed row is appended and its old place marked dead, so a checkpoint writes what changed and no more. In memory are
-//! the place of each id, the bitmaps, and only those rows that are not in a file yet or in the segment that still
+//! the place of each id ([`Places`]), the bitmaps, and only those rows that are not in a file yet or in the segment that still
 //! grows: the operator has all of them in a form of its own. A segment that is full and more than half dead is
 //! rewritten: its live rows are appended anew.
 //!
@@ -17,20 +17,19 @@ use arrow::error::ArrowError;
 
 use super::change::{StateRows, TableChange};
 use super::manifest::Piece;
+use super::places::Places;
 use crate::collection::rows::RowLog;
-use crate::collection::segment::{Position, Segment};
+use crate::collection::segment::{Chunk, Position, Segment};
 
 const ID_COLUMN: &str = "freshet_id";
-/// The place of an id without a row.
-const NOWHERE: u64 = u64::MAX;
 /// Segments that are rewritten by one checkpoint, at most.
 const REWRITES_MAX: usize = 4;
 
 pub(super) struct StateLog {
     /// The first column is the id.
     rows: RowLog,
-    /// Where the row of each id is.
-    places: Vec<u64>,
+    /// Where the row of each id is, or was.
+    places: Places,
 }
 
 impl StateLog {
@@ -38,7 +37,7 @@ impl StateLog {
     pub fn new(schema: &Schema) -> Self {
         let id = Arc::new(Field::new(ID_COLUMN, DataType::UInt32, false));
         let fields: Vec<_> = std::iter::once(id).chain(schema.fields().iter().cloned()).collect();
-        Self { rows: RowLog::new(Arc::new(Schema::new(fields))), places: Vec::new() }
+        Self { rows: RowLog::new(Arc::new(Schema::new(fields))), places: Places::default() }
     }
 
     /// A log as it was stored, and its rows.
@@ -46,16 +45,17 @@ impl StateLog {
         let Some(schema) = schema_of(&segments) else {
             return Ok(None);
         };
-        let mut log = Self { rows: RowLog::of_segments(schema, segments), places: Vec::new() };
+        let mut log = Self { rows: RowLog::of_segments(schema, segments), places: Places::default() };
         let mut tables = Vec::new();
         for segment in log.rows.segments() {
-            for (start, rows) in segment.slices(0, segment.rows()) {
+            for slice in segment.slices(0, segment.rows()) {
+                let (start, rows) = slice?;
                 let ids = rows.column(0).as_primitive::<UInt32Type>().values();
                 for (offset, id) in (start..).zip(ids).filter(|(offset, _)| segment.is_live(*offset)) {
-                    if place(&log.places, *id).is_some() {
+                    if log.place(*id).is_some() {
                         return Err(ArrowError::InvalidArgumentError(format!("the id {id} is there twice")));
                     }
-                    set(&mut log.places, *id, Position::new(segment.id, offset).to_bits());
+                    log.places.set(*id, Position::new(segment.id, offset));
                 }
             }
             for rows in segment.live_batches(segment.rows(), None) {
@@ -74,13 +74,21 @@ impl StateLog {
         self.rows.segments()
     }
 
+    /// Where the row of `id` is, if there is one.
+    fn place(&self, id: u32) -> Option<Position> {
+        let place = self.places.get(id)?;
+        let segments = self.rows.segments();
+        let segment = segments.binary_search_by_key(&place.segment(), |segment| segment.id).ok()?;
+        segments[segment].is_live(place.offset()).then_some(place)
+    }
+
     /// How many segments do not grow any more.
     fn full(&self) -> usize {
         self.rows.segments().len().saturating_sub(1)
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.rows.memory_bytes() + self.places.capacity() * 8
+        self.rows.memory_bytes() + self.places.memory_bytes()
     }
 
     /// Follows a change of the table.
@@ -95,13 +103,10 @@ impl StateLog {
         let columns = std::iter::once(Arc::new(UInt32Array::from(ids.clone())) as ArrayRef);
         let columns = columns.chain(rows.columns().iter().cloned()).collect();
         let rows = RecordBatch::try_new(self.rows.schema().clone(), columns)?;
-        let mut dead = Vec::new();
-        for id in change.gone.iter().chain(ids) {
-            if let Some(place) = place(&self.places, *id) {
-                dead.push(place);
-                set(&mut self.places, *id, NOWHERE);
-            }
-        }
+        let mut dead: Vec<Position> = change.gone.iter().chain(ids).filter_map(|id| self.place(*id)).collect();
+        // An id may be in both lists.
+        dead.sort_unstable();
+        dead.dedup();
         self.rows.delete(&dead);
         self.append(&rows)
     }
@@ -110,7 +115,7 @@ impl StateLog {
         let mut ids = rows.column(0).as_primitive::<UInt32Type>().values().iter();
         for (start, length) in self.rows.append(rows)? {
             for (offset, id) in ids.by_ref().take(length).enumerate() {
-                set(&mut self.places, *id, start.plus(offset).to_bits());
+                self.places.set(*id, start.plus(offset));
             }
         }
         Ok(())
@@ -145,7 +150,8 @@ impl StateLog {
         let segment = self.rows.segments()[index].clone();
         let source = stored.unwrap_or(&segment);
         let live = segment.live_rows();
-        for (start, rows) in source.slices(0, segment.rows()) {
+        for slice in source.slices(0, segment.rows()) {
+            let (start, rows) = slice?;
             let rows = filter_record_batch(&rows, &live.mask(start, rows.num_rows()))?;
             self.append(&rows)?;
         }
@@ -164,21 +170,10 @@ impl StateLog {
     }
 }
 
-fn place(places: &[u64], id: u32) -> Option<Position> {
-    let place = places.get(id as usize).filter(|place| **place != NOWHERE);
-    place.map(|place| Position::from_bits(*place))
-}
-
-fn set(places: &mut Vec<u64>, id: u32, place: u64) {
-    if places.len() <= id as usize {
-        places.resize(id as usize + 1, NOWHERE);
-    }
-    places[id as usize] = place;
-}
-
 fn schema_of(segments: &[Segment]) -> Option<SchemaRef> {
-    let schema = segments.first()?.chunks().first()?.rows.schema();
-    let same = |segment: &Segment| segment.chunks().iter().all(|chunk| chunk.rows.schema() == schema);
+    let schema = segments.first()?.chunks().first()?.memory()?.schema();
+    let has_schema = |chunk: &Chunk| chunk.memory().is_some_and(|rows| rows.schema() == schema);
+    let same = |segment: &Segment| segment.chunks().iter().all(has_schema);
     let has_ids = schema.fields().first().is_some_and(|field| *field.data_type() == DataType::UInt32);
     (has_ids && segments.iter().all(same)).then_some(schema)
 }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{Checkpoints, Recovered, Redistribute};
 use crate::Store;
-use crate::collection::{Collection, CollectionDescription, HistoryPolicy, ShardWriter};
+use crate::collection::{Collection, CollectionDescription, HistoryPolicy, ShardWriter, TierPolicy};
 
 /// From key and text to how often the row is there.
 type Rows = BTreeMap<(i64, String), i64>;
@@ -74,7 +74,13 @@ struct Table {
 
 impl Table {
     fn description(key: Option<Vec<usize>>, append_only: bool) -> CollectionDescription {
-        CollectionDescription { name: "t".to_owned(), schema: schema(), key, append_only, history: HistoryPolicy::unbounded(50) }
+        CollectionDescription {
+            name: "t".to_owned(),
+            schema: schema(),
+            key,
+            append_only,
+            history: HistoryPolicy::unbounded(50),
+        }
     }
 
     fn new(key: Option<Vec<usize>>, append_only: bool, shards: usize) -> Self {
@@ -209,7 +215,7 @@ fn on_any_thread<F: Future + Send>(future: F) -> F {
 
 /// Fifty checkpoints with all kinds of changes between them; some fail, some fail only for who waits for them,
 /// and after some the server starts again from what is durable.
-async fn simulate(seed: u64, key: Option<Vec<usize>>, append_only: bool) {
+async fn simulate(seed: u64, key: Option<Vec<usize>>, append_only: bool, tiers: Tiering) {
     let mut rng = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(&dir).await;
@@ -220,6 +226,12 @@ async fn simulate(seed: u64, key: Option<Vec<usize>>, append_only: bool) {
     for _ in 0..50 {
         for _ in 0..rng.random_range(1..5) {
             table.random_epoch(&mut rng);
+        }
+        if tiers == Tiering::Some && rng.random_bool(0.3) {
+            let now_us = table.epoch().0 as i64 * 1_000;
+            let cold_before = Some(rng.random_range(0..=now_us));
+            let policy = TierPolicy { time_column: None, warm_before: Some(now_us), cold_before, folder: "t".into() };
+            table.collection.move_tiers(store.tiers(), &policy).await.unwrap();
         }
         // Not always the last one: there may be later rows.
         let (since, last) = (table.collection.since(), durable.unwrap_or(Epoch::ZERO));
@@ -258,23 +270,37 @@ async fn simulate(seed: u64, key: Option<Vec<usize>>, append_only: bool) {
     drop(store);
 }
 
+/// Whether rows move to files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tiering {
+    None,
+    Some,
+}
+
 #[tokio::test]
 async fn keyed_collections_come_back_as_they_were() {
     for seed in 0..3 {
-        simulate(seed, Some(vec![0]), false).await;
+        simulate(seed, Some(vec![0]), false, Tiering::None).await;
     }
+}
+
+#[tokio::test]
+async fn rows_in_files_come_back_as_they_were() {
+    simulate(1, Some(vec![0]), false, Tiering::Some).await;
+    simulate(2, None, false, Tiering::Some).await;
+    simulate(3, None, true, Tiering::Some).await;
 }
 
 #[tokio::test]
 async fn collections_without_a_key_come_back_as_they_were() {
     for seed in 0..2 {
-        simulate(seed, None, false).await;
+        simulate(seed, None, false, Tiering::None).await;
     }
 }
 
 #[tokio::test]
 async fn append_only_collections_come_back_as_they_were() {
-    simulate(1, None, true).await;
+    simulate(1, None, true, Tiering::None).await;
 }
 
 #[tokio::test]

@@ -14,9 +14,12 @@
 //! version is written O(log) times; a part goes once nobody can ask for any of its epochs.
 
 use freshet_types::Epoch;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::file::{CheckpointFiles, FileWriter, PartRef};
 use super::manifest::{Piece, PieceId, StoredSegment};
+use super::segments::READS_MAX;
 use crate::StorageError;
 use crate::collection::past::{SegmentVersion, SegmentVersions};
 
@@ -61,15 +64,26 @@ pub(super) async fn save(
 
 /// Reads the versions of all segments of a piece.
 pub(super) async fn load(files: &CheckpointFiles, id: PieceId, piece: &Piece) -> Result<SegmentVersions, StorageError> {
+    let parts = piece.values().flat_map(|stored| stored.versions.iter().map(|versions| (stored.id, versions.part)));
+    let read = |(segment, part): (u64, PartRef)| load_part(files, id, segment, part).boxed();
+    let reads: Vec<BoxFuture<'_, _>> = parts.map(read).collect();
+    let read: Vec<_> = futures::stream::iter(reads).buffered(READS_MAX).try_collect().await?;
     let mut segments = SegmentVersions::new();
-    for stored in piece.values() {
-        for VersionsPart { part, .. } in &stored.versions {
-            let bytes = files.read(part, &id).await?;
-            let versions = decode(&bytes).ok_or_else(|| part.damaged(&id, "it does not end with a version"))?;
-            segments.entry(stored.id).or_default().extend(versions);
-        }
+    for (segment, versions) in read {
+        segments.entry(segment).or_default().extend(versions);
     }
     Ok(segments)
+}
+
+async fn load_part(
+    files: &CheckpointFiles,
+    id: PieceId,
+    segment: u64,
+    part: PartRef,
+) -> Result<(u64, Vec<SegmentVersion>), StorageError> {
+    let bytes = files.read(&part, &id).await?;
+    let versions = decode(&bytes).ok_or_else(|| part.damaged(&id, "it does not end with a version"))?;
+    Ok((segment, versions))
 }
 
 fn encode(versions: &[SegmentVersion]) -> Vec<u8> {

@@ -37,7 +37,8 @@ impl ShardChanges {
             let (before, mut same_epoch): (Vec<Position>, Vec<Position>) =
                 version.deleted().iter().partition(|position| **position < start);
             same_epoch.sort_unstable();
-            for (position, rows) in self.rows.slices(start, version.end) {
+            for slice in self.rows.slices(start, version.end) {
+                let (position, rows) = slice?;
                 let rows = without(rows, position, &same_epoch)?;
                 if rows.num_rows() > 0 {
                     deltas.push(Delta::inserts(rows));

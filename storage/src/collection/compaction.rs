@@ -5,7 +5,8 @@
 //! stay true, and never the one that still grows. The new segment takes the id of the first old one.
 //!
 //! The shard's writer does this in three steps: plan under the lock, rewrite without it, install under
-//! it. Nobody else changes a shard, so nothing moves in between. Work is bounded: one call
+//! it. It is the only one who changes a shard but for [moves between tiers](super::tiering), and these two exclude
+//! each other, so nothing moves in between. Work is bounded: one call
 //! rewrites at most one full segment, and reads [`COMPACTION_SOURCES_MAX`].
 
 use std::collections::BTreeSet;
@@ -53,7 +54,11 @@ impl Plan {
         let settled = segments.partition_point(|segment| segment.id < shard.history.base_end().segment());
         // The last one may be full and settled; but without it, new rows would get positions that old epochs have seen.
         let settled = settled.min(segments.len().saturating_sub(1));
-        wasteful.retain(|id| segments.binary_search_by_key(id, |segment| segment.id).is_ok());
+        // What lies in files is rewritten by whoever moves rows between tiers.
+        wasteful.retain(|id| {
+            let found = segments.binary_search_by_key(id, |segment| segment.id);
+            found.is_ok_and(|index| !segments[index].is_stored())
+        });
         let first =
             wasteful.first().and_then(|id| segments[..settled].binary_search_by_key(id, |segment| segment.id).ok())?;
         let range = with_neighbours(&segments[..settled], first);
@@ -80,7 +85,8 @@ impl Plan {
         let mut dying = Vec::new();
         let id = sources[0].segment.id;
         for Source { segment, kept, dying: dying_here } in &sources {
-            for (start, rows) in segment.slices(0, segment.rows()) {
+            for slice in segment.slices(0, segment.rows()) {
+                let (start, rows) = slice?;
                 batches.push(filter_record_batch(&rows, &kept.mask(start, rows.num_rows()))?);
             }
             let mut dying_here = dying_here.iter().peekable();
@@ -98,6 +104,7 @@ impl Plan {
         let rows: RecordBatch = concat_batches(&schema, &batches)?;
         let hashes = identity.keys(&rows)?.hashes();
         let mut segment = Segment::new(id);
+        segment.written_ms = sources.iter().map(|source| source.segment.written_ms).max().unwrap_or(0);
         segment.push(rows)?;
         for offset in dying {
             segment.delete(offset);
@@ -109,8 +116,10 @@ impl Plan {
 /// Extends the place of one segment to neighbours that are small or dying too, while all that is kept fits one segment.
 fn with_neighbours(segments: &[Segment], first: usize) -> Range<usize> {
     let kept = |segment: &Segment| segment.rows() - segment.dead_for_good;
-    let joins =
-        |segment: &Segment| 4 * segment.dead_for_good >= segment.rows() || 2 * kept(segment) <= SEGMENT_ROWS_MAX;
+    let joins = |segment: &Segment| {
+        let is_worth_it = 4 * segment.dead_for_good >= segment.rows() || 2 * kept(segment) <= SEGMENT_ROWS_MAX;
+        is_worth_it && !segment.is_stored()
+    };
     let mut range = first..first + 1;
     let mut total = kept(&segments[first]);
     while range.len() < COMPACTION_SOURCES_MAX {
@@ -166,5 +175,6 @@ impl Rewritten {
             });
         }
         shard.rows.replace(range, segment);
+        shard.generation += 1;
     }
 }

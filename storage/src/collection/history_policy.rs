@@ -14,7 +14,7 @@ pub const RECENT_HISTORY_MS: u64 = 10_000;
 /// What a collection keeps.
 #[derive(Debug, Clone)]
 pub struct HistoryPolicy {
-    /// How far `since` stays behind `upper`, if memory lets it; at least [`RECENT_HISTORY_MS`] if more than that.
+    /// How far `since` stays behind `upper`, if memory lets it.
     pub ms: u64,
     /// Bytes of the history, those of the last [`RECENT_HISTORY_MS`] aside. At the bound: `since` moves up.
     pub bytes_max: usize,

@@ -41,6 +41,11 @@ impl Identity {
         }
     }
 
+    /// The columns that rows are found by, of so many.
+    pub fn columns(&self, all: usize) -> Vec<usize> {
+        self.key.clone().unwrap_or_else(|| (0..all).collect())
+    }
+
     /// The keys given by key columns alone.
     pub fn keys_of_columns(&self, columns: &[ArrayRef], row_count: usize) -> Result<Keys, ArrowError> {
         self.key_encoder.encode(columns, row_count)

@@ -21,3 +21,9 @@ pub(crate) const VERSIONS_PER_TRIM: usize = 4_096;
 
 /// A compaction looks through the remembered deletions once, so it waits until it gains a row for every so many.
 pub(crate) const DELETIONS_PER_ROW_GAINED: usize = 8;
+
+/// Segments that one move between tiers reads, at most. The lock is held for as long as it takes to forget their rows.
+pub(crate) const MOVED_SEGMENTS_MAX: usize = 8;
+
+/// Small segments in files of one tier; at the bound, they become one.
+pub(crate) const SMALL_SEGMENTS_MAX: usize = 8;

@@ -101,13 +101,21 @@ impl StoredShard {
             end = new_end.unwrap_or(end);
             live = (live + inserted).checked_sub(deleted.len()).ok_or(Misfit)?;
             let hashes = match identity.key() {
-                Some(_) if !deleted.is_empty() => identity.keys(&rows.gather(&deleted, None)?)?.hashes(),
-                _ => Vec::new(),
+                Some(_) => hashes(&rows, &deleted, identity)?,
+                None => Vec::new(),
             };
             history.push(Version::new(epoch, end, live, Deleted { positions: deleted, hashes }));
         }
         Ok((rows, history))
     }
+}
+
+/// The hashes of the keys of rows. Those in files are not looked up by hash, so any number does, and nothing is read.
+fn hashes(rows: &RowLog, positions: &[Position], identity: &Identity) -> Result<Vec<u64>, ArrowError> {
+    let in_memory: Vec<Position> = positions.iter().copied().filter(|place| !rows.is_stored(*place)).collect();
+    let mut hashes = identity.keys(&rows.gather(&in_memory, None)?)?.hashes().into_iter();
+    let hash = |place: &Position| if rows.is_stored(*place) { None } else { hashes.next() };
+    Ok(positions.iter().map(hash).map(|hash| hash.unwrap_or(0)).collect())
 }
 
 /// Why a shard does not come back.

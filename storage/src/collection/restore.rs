@@ -66,13 +66,13 @@ impl Collection {
         shards: Vec<StoredShard>,
         epoch: Epoch,
     ) -> Result<Arc<Self>, RestoreError> {
-        let identity = Identity::new(&description)?;
+        let identity = Arc::new(Identity::new(&description)?);
         let count = shards.len();
         let since = shards.iter().map(|shard| shard.since).max().unwrap_or(epoch);
         let is_filed = !description.append_only;
         let restore = |stored: StoredShard| {
             let (rows, history) = stored.into_parts(&identity)?;
-            let mut shard = Shard::restored(rows, history, is_filed.then_some(&identity))?;
+            let mut shard = Shard::restored(rows, history, is_filed.then_some(&*identity))?;
             // Who writes the shard finds by itself what is worth compacting.
             shard.fold(since, &mut std::collections::BTreeSet::new());
             Ok::<_, RestoreError>(Mutex::new(shard))
@@ -92,6 +92,7 @@ impl Collection {
             history: HistoryUse::new(description.history.clone()),
             upper: watch::Sender::new(epoch),
             has_writer: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            is_moving: (0..count).map(|_| AtomicBool::new(false)).collect(),
             description,
         };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
@@ -111,11 +112,13 @@ impl Collection {
         let (since, upper) = (self.since(), self.upper());
         let empty = || RowLog::new(description.schema.clone());
         let mut logs: Vec<RowLog> = (0..shards).map(|_| empty()).collect();
-        for rows in self.snapshot(since)?.scan(None) {
-            let rows = rows?;
-            for (log, places) in logs.iter_mut().zip(places(&rows, shards, shard_of)) {
-                if !places.is_empty() {
-                    log.append(&take_rows(&rows, &UInt32Array::from(places))?)?;
+        let oldest = self.snapshot(since)?;
+        for (segment, end) in oldest.shards().iter().flat_map(|shard| shard.rows.segments_before(shard.end)) {
+            for rows in segment.live_batches(end, None) {
+                let rows = rows?;
+                for (log, places) in logs.iter_mut().zip(places(&rows, shards, shard_of)) {
+                    let runs = log.append(&take_rows(&rows, &UInt32Array::from(places))?)?;
+                    runs.first().iter().for_each(|(first, _)| log.written(first.segment(), segment.written_ms));
                 }
             }
         }

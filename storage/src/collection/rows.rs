@@ -11,9 +11,10 @@ use arrow::compute::interleave;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
+use parquet::arrow::arrow_reader::RowSelection;
 
 use super::limits::SEGMENT_ROWS_MAX;
-use super::segment::{Position, Segment};
+use super::segment::{Body, Chunk, Position, Segment};
 
 /// Rows that lie one after the other: where the first is, and how many.
 pub(crate) type Run = (Position, usize);
@@ -161,11 +162,10 @@ impl RowLog {
         if positions.is_empty() {
             return Ok(RecordBatch::new_empty(schema));
         }
-        let (batches, places) = self.places(positions);
+        let (batches, places) = self.places(positions, projection)?;
         let columns = (0..schema.fields().len())
             .map(|index| {
-                let column = projection.map_or(index, |columns| columns[index]);
-                let sources: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(column).as_ref()).collect();
+                let sources: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
                 interleave(&sources, &places)
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -173,29 +173,93 @@ impl RowLog {
         RecordBatch::try_new_with_options(schema, columns, &options)
     }
 
-    /// The distinct chunks that hold `positions`, and for each position its chunk and row there.
-    fn places(&self, positions: &[Position]) -> (Vec<&RecordBatch>, Vec<(usize, usize)>) {
-        let mut batches = Vec::new();
+    /// The distinct chunks that hold `positions`, in columns `projection`, and for each position its chunk and row
+    /// there. Of chunks in files, only the rows asked for are read.
+    fn places(
+        &self,
+        positions: &[Position],
+        projection: Option<&[usize]>,
+    ) -> Result<(Vec<RecordBatch>, Vec<(usize, usize)>), ArrowError> {
+        let mut chunks: Vec<(&Chunk, Vec<usize>)> = Vec::new();
         let mut known: HashMap<(u64, usize), usize> = HashMap::new();
-        let places = positions
-            .iter()
-            .map(|position| {
-                let segment = self.segment(*position);
-                let (chunk, row) = segment.locate(position.offset());
-                let batch = *known.entry((segment.id, chunk)).or_insert_with(|| {
-                    batches.push(&segment.chunks()[chunk].rows);
-                    batches.len() - 1
-                });
-                (batch, row)
-            })
-            .collect();
-        (batches, places)
+        let mut places = Vec::with_capacity(positions.len());
+        for position in positions {
+            let segment = self.segment(*position);
+            let (number, row) = segment.locate(position.offset());
+            let index = *known.entry((segment.id, number)).or_insert_with(|| {
+                chunks.push((&segment.chunks()[number], Vec::new()));
+                chunks.len() - 1
+            });
+            let (chunk, rows) = &mut chunks[index];
+            if chunk.stored().is_some() {
+                rows.push(row);
+            }
+            places.push((index, row));
+        }
+        let mut batches = Vec::with_capacity(chunks.len());
+        for (chunk, rows) in &mut chunks {
+            batches.push(match &chunk.body {
+                Body::Memory { rows, .. } => match projection {
+                    Some(columns) => rows.project(columns)?,
+                    None => rows.clone(),
+                },
+                Body::Stored(stored) => {
+                    rows.sort_unstable();
+                    rows.dedup();
+                    let ranges = rows.iter().map(|row| *row..row + 1);
+                    let selection = RowSelection::from_consecutive_ranges(ranges, stored.rows);
+                    stored.read_blocking(projection.map(<[usize]>::to_vec), Some(selection))?
+                }
+            });
+        }
+        for (index, row) in &mut places {
+            let (chunk, rows) = &chunks[*index];
+            if chunk.stored().is_some() {
+                *row = rows.partition_point(|other| other < row);
+            }
+        }
+        Ok((batches, places))
+    }
+
+    /// Whether the row lies in a file.
+    pub fn is_stored(&self, position: Position) -> bool {
+        self.segment(position).is_stored()
+    }
+
+    pub fn is_live(&self, position: Position) -> bool {
+        self.segment(position).is_live(position.offset())
+    }
+
+    /// Whether any rows lie in files.
+    pub fn has_stored(&self) -> bool {
+        self.segments.iter().any(Segment::is_stored)
+    }
+
+    /// Says that the rows of segments `first` and later were written in an epoch.
+    pub fn written(&mut self, first: u64, epoch_ms: u64) {
+        let segments = Arc::make_mut(&mut self.segments);
+        for segment in segments.iter_mut().rev().take_while(|segment| segment.id >= first) {
+            segment.written_ms = segment.written_ms.max(epoch_ms);
+        }
+    }
+
+    /// Takes the segments with the ids `gone` out, and puts `new` in, each where its id belongs.
+    pub fn exchange(&mut self, gone: &BTreeSet<u64>, new: Vec<Segment>) {
+        let segments = Arc::make_mut(&mut self.segments);
+        segments.retain(|segment| !gone.contains(&segment.id));
+        segments.extend(new);
+        segments.sort_by_key(|segment| segment.id);
     }
 
     /// The rows from `start` up to `end`, dead or alive, each batch with the position of its first row.
-    pub fn slices(&self, start: Position, end: Position) -> impl Iterator<Item = (Position, RecordBatch)> + '_ {
+    pub fn slices(
+        &self,
+        start: Position,
+        end: Position,
+    ) -> impl Iterator<Item = Result<(Position, RecordBatch), ArrowError>> + '_ {
         self.segments_between(start, end).flat_map(|(segment, from, until)| {
-            segment.slices(from, until).map(|(offset, rows)| (Position::new(segment.id, offset), rows))
+            let slices = segment.slices(from, until);
+            slices.map(|slice| slice.map(|(offset, rows)| (Position::new(segment.id, offset), rows)))
         })
     }
 

@@ -5,6 +5,10 @@
 //! before it when that is not much larger, so a row is copied O(log) times and offsets do not change. Batches
 //! of [`CHUNK_ROWS`] rows and more are kept as they came, without a copy.
 //!
+//! The chunks of a segment may lie in files instead ([`StoredChunk`]): all of them or none. Offsets mean the same rows
+//! there, and the bitmap stays here, so whoever knows a row by its position does not notice. Nothing is appended to
+//! such a segment.
+//!
 //! A segment is copy-on-write throughout: a clone shares everything until one side changes it.
 
 use std::sync::Arc;
@@ -12,14 +16,17 @@ use std::sync::Arc;
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::buffer::{BooleanBuffer, Buffer};
 use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use parquet::arrow::arrow_reader::RowSelection;
 
 use super::limits::{CHUNK_ROWS, OFFSET_BITS, SEGMENT_ROWS_MAX};
 use super::uid;
+use crate::tiers::{StoredChunk, Tier};
 
 /// Where a row is: its segment and its offset there. Later rows have greater positions, so all rows up to
 /// some epoch are those before a position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Position(u64);
 
 impl Position {
@@ -104,8 +111,15 @@ impl LiveRows {
 pub(crate) struct Chunk {
     /// The offset of its first row in the segment.
     start: usize,
-    pub rows: RecordBatch,
-    bytes: usize,
+    count: usize,
+    pub body: Body,
+}
+
+/// Where the rows of a chunk are.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Memory { rows: RecordBatch, bytes: usize },
+    Stored(Arc<StoredChunk>),
 }
 
 impl Chunk {
@@ -116,11 +130,46 @@ impl Chunk {
             // Not the size of the buffers: a slice of a large batch would count all of it, each time.
             .map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()))
             .sum();
-        Self { start, rows, bytes }
+        Self { start, count: rows.num_rows(), body: Body::Memory { rows, bytes } }
     }
 
-    fn end(&self) -> usize {
-        self.start + self.rows.num_rows()
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    pub fn end(&self) -> usize {
+        self.start + self.count
+    }
+
+    /// The rows, if they are in memory.
+    pub fn memory(&self) -> Option<&RecordBatch> {
+        match &self.body {
+            Body::Memory { rows, .. } => Some(rows),
+            Body::Stored(_) => None,
+        }
+    }
+
+    pub fn stored(&self) -> Option<&Arc<StoredChunk>> {
+        match &self.body {
+            Body::Memory { .. } => None,
+            Body::Stored(stored) => Some(stored),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match &self.body {
+            Body::Memory { bytes, .. } => *bytes,
+            Body::Stored(stored) => size_of_val(&**stored),
+        }
+    }
+
+    /// The rows from offset `from` up to `until` of the segment. Waits for the file if they are in one.
+    fn slice(&self, from: usize, until: usize) -> Result<RecordBatch, ArrowError> {
+        let (start, length) = (from - self.start, until - from);
+        Ok(match &self.body {
+            Body::Memory { rows, .. } => rows.slice(start, length),
+            Body::Stored(stored) => stored.read_blocking(None, None)?.slice(start, length),
+        })
     }
 }
 
@@ -137,41 +186,87 @@ pub(crate) struct Segment {
     dead: usize,
     /// The dead rows that no readable epoch can see any more.
     pub dead_for_good: usize,
+    /// The epoch of the last row, in milliseconds; zero if it is not known.
+    pub written_ms: u64,
 }
 
 impl Segment {
     pub fn new(id: u64) -> Self {
-        Self { id, uid: uid::next(), rows: 0, chunks: Arc::default(), live: None, dead: 0, dead_for_good: 0 }
+        let (chunks, uid) = (Arc::default(), uid::next());
+        Self { id, uid, rows: 0, chunks, live: None, dead: 0, dead_for_good: 0, written_ms: 0 }
+    }
+
+    /// A segment whose rows lie in files.
+    pub fn of_stored(id: u64, stored: Vec<Arc<StoredChunk>>) -> Self {
+        let mut segment = Self::new(id);
+        let mut chunks = Vec::with_capacity(stored.len());
+        for stored in stored {
+            let (start, count) = (segment.rows, stored.rows);
+            chunks.push(Chunk { start, count, body: Body::Stored(stored) });
+            segment.rows += count;
+        }
+        segment.chunks = Arc::new(chunks);
+        segment
     }
 
     /// A segment as it was stored. Nobody remembers its dead rows. `None` if there are too many rows, or rows that
     /// are not there are said to be dead.
     pub fn restored(id: u64, uid: u64, batches: Vec<RecordBatch>, live: Option<LiveRows>) -> Option<Self> {
-        let mut rows = 0;
+        let mut segment = Self::new(id);
         let mut chunks = Vec::with_capacity(batches.len());
         for batch in batches {
-            let start = rows;
-            rows += batch.num_rows();
+            let start = segment.rows;
+            segment.rows += batch.num_rows();
             chunks.push(Chunk::new(start, batch));
         }
+        segment.chunks = Arc::new(chunks);
+        segment.as_stored(uid, live)
+    }
+
+    /// The segment with the uid and the bitmap that it was stored with. `None` as with [`Segment::restored`].
+    pub fn as_stored(self, uid: u64, live: Option<LiveRows>) -> Option<Self> {
         let dead = live.as_ref().map_or(0, |live| live.words.iter().map(|word| word.count_zeros() as usize).sum());
         let last_dead = live.as_ref().and_then(|live| {
             let words = live.words();
             words.last().map(|word| words.len() * 64 - 1 - (!word).leading_zeros() as usize)
         });
-        if rows > SEGMENT_ROWS_MAX || last_dead.is_some_and(|offset| offset >= rows) {
+        if self.rows > SEGMENT_ROWS_MAX || last_dead.is_some_and(|offset| offset >= self.rows) {
             return None;
         }
-        let live = live.map(Arc::new);
-        Some(Self { id, uid, rows, chunks: Arc::new(chunks), live, dead, dead_for_good: dead })
+        Some(Self { uid, live: live.map(Arc::new), dead, dead_for_good: dead, ..self })
+    }
+
+    /// The chunks, if they lie in files.
+    pub fn stored(&self) -> impl Iterator<Item = &Arc<StoredChunk>> {
+        self.chunks.iter().filter_map(Chunk::stored)
+    }
+
+    pub fn tier(&self) -> Tier {
+        self.stored().next().map_or(Tier::Hot, |chunk| chunk.file.tier)
+    }
+
+    pub fn is_stored(&self) -> bool {
+        self.tier() != Tier::Hot
     }
 
     /// The same segment with other forms of its rows, one for one.
     pub fn map_rows<E>(mut self, form: impl Fn(&RecordBatch) -> Result<RecordBatch, E>) -> Result<Self, E> {
         for chunk in Arc::make_mut(&mut self.chunks) {
-            chunk.rows = form(&chunk.rows)?;
+            if let Body::Memory { rows, .. } = &mut chunk.body {
+                *rows = form(rows)?;
+            }
         }
         Ok(self)
+    }
+
+    /// The same segment; chunks in files are read with this schema.
+    pub fn with_schema(mut self, schema: &SchemaRef) -> Self {
+        for chunk in Arc::make_mut(&mut self.chunks) {
+            if let Body::Stored(stored) = &mut chunk.body {
+                Arc::make_mut(stored).schema = schema.clone();
+            }
+        }
+        self
     }
 
     /// Lets go of the rows, which are stored elsewhere, and keeps in mind how many there are and which live.
@@ -196,13 +291,14 @@ impl Segment {
         2 * self.dead_for_good > self.rows
     }
 
+    /// A segment of which nothing is left keeps its place, so that later rows come after all that it had.
     pub fn has_room_for(&self, rows: usize) -> bool {
-        self.rows + rows <= SEGMENT_ROWS_MAX
+        self.rows > 0 && !self.is_stored() && self.rows + rows <= SEGMENT_ROWS_MAX
     }
 
     pub fn memory_bytes(&self) -> usize {
         let bitmap = self.live.as_ref().map_or(0, |live| live.words.len() * 8);
-        self.chunks.iter().map(|chunk| chunk.bytes).sum::<usize>() + bitmap
+        self.chunks.iter().map(Chunk::memory_bytes).sum::<usize>() + bitmap
     }
 
     /// Appends `rows`, for which there must be room.
@@ -212,10 +308,10 @@ impl Segment {
         let mut merged_rows = rows.num_rows();
         while merged_rows < CHUNK_ROWS
             && let Some(before) = first_merged.checked_sub(1).map(|index| &chunks[index])
-            && before.rows.num_rows() < CHUNK_ROWS
-            && before.rows.num_rows() <= 2 * merged_rows
+            && before.count < CHUNK_ROWS
+            && before.count <= 2 * merged_rows
         {
-            merged_rows += before.rows.num_rows();
+            merged_rows += before.count;
             first_merged -= 1;
         }
         self.rows += rows.num_rows();
@@ -224,7 +320,7 @@ impl Segment {
             rows
         } else {
             let schema = rows.schema();
-            concat_batches(&schema, chunks[first_merged..].iter().map(|chunk| &chunk.rows).chain([&rows]))?
+            concat_batches(&schema, chunks[first_merged..].iter().filter_map(Chunk::memory).chain([&rows]))?
         };
         chunks.truncate(first_merged);
         chunks.push(Chunk::new(start, merged));
@@ -267,32 +363,76 @@ impl Segment {
         (chunk, offset - self.chunks[chunk].start)
     }
 
-    /// The rows from `start` up to `end`, dead or alive, without a copy.
-    pub fn slices(&self, start: usize, end: usize) -> impl Iterator<Item = (usize, RecordBatch)> + '_ {
+    /// The rows from `start` up to `end`, dead or alive, without a copy. Waits for files.
+    pub fn slices(
+        &self,
+        start: usize,
+        end: usize,
+    ) -> impl Iterator<Item = Result<(usize, RecordBatch), ArrowError>> + '_ {
         self.chunks.iter().filter_map(move |chunk| {
             let from = start.max(chunk.start);
             let until = end.min(chunk.end());
-            (from < until).then(|| (from, chunk.rows.slice(from - chunk.start, until - from)))
+            (from < until).then(|| Ok((from, chunk.slice(from, until)?)))
         })
     }
 
-    /// The live rows before `end`, in columns `projection`.
-    pub fn live_batches(
+    /// The rows of a chunk before `end` that live, by their place in it; `None` if all of it do.
+    pub fn live_mask(&self, chunk: &Chunk, end: usize) -> Option<BooleanArray> {
+        let length = end.min(chunk.end()).saturating_sub(chunk.start);
+        if length == chunk.count && self.dead == 0 {
+            return None;
+        }
+        let mask = match &self.live {
+            Some(live) => live.mask(chunk.start, length).values().clone(),
+            None => BooleanBuffer::new_set(length),
+        };
+        let mask: BooleanBuffer = mask.iter().chain(std::iter::repeat_n(false, chunk.count - length)).collect();
+        (mask.count_set_bits() < chunk.count).then(|| BooleanArray::new(mask, None))
+    }
+
+    /// The live rows before `end`, in columns `projection`. Waits for files.
+    pub fn live_batches<'a>(
+        &'a self,
+        end: usize,
+        projection: Option<&'a [usize]>,
+    ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + 'a {
+        (0..self.chunks.len()).filter_map(move |chunk| self.live_batch(chunk, end, projection))
+    }
+
+    /// Those of one chunk, by its number; `None` if it begins at `end` or later.
+    pub fn live_batch(
         &self,
+        chunk: usize,
         end: usize,
         projection: Option<&[usize]>,
-    ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + '_ {
-        let projection = projection.map(<[usize]>::to_vec);
-        self.slices(0, end).map(move |(start, rows)| {
-            let rows = match &projection {
-                Some(columns) => rows.project(columns)?,
-                None => rows,
-            };
-            match &self.live {
-                Some(live) if self.dead > 0 => filter_record_batch(&rows, &live.mask(start, rows.num_rows())),
-                _ => Ok(rows),
+    ) -> Option<Result<RecordBatch, ArrowError>> {
+        let chunk = self.chunks.get(chunk).filter(|chunk| chunk.start < end)?;
+        Some(match &chunk.body {
+            Body::Memory { rows, .. } => self.live_in_memory(chunk, rows, end, projection),
+            Body::Stored(stored) => {
+                let mask = self.live_mask(chunk, end);
+                let selection = mask.map(|mask| RowSelection::from_filters(&[mask]));
+                stored.read_blocking(projection.map(<[usize]>::to_vec), selection).map_err(ArrowError::from)
             }
         })
+    }
+
+    fn live_in_memory(
+        &self,
+        chunk: &Chunk,
+        rows: &RecordBatch,
+        end: usize,
+        projection: Option<&[usize]>,
+    ) -> Result<RecordBatch, ArrowError> {
+        let rows = rows.slice(0, end.min(chunk.end()) - chunk.start);
+        let rows = match projection {
+            Some(columns) => rows.project(columns)?,
+            None => rows,
+        };
+        match &self.live {
+            Some(live) if self.dead > 0 => filter_record_batch(&rows, &live.mask(chunk.start, rows.num_rows())),
+            _ => Ok(rows),
+        }
     }
 }
 
@@ -322,7 +462,7 @@ mod tests {
         assert!(segment.chunks().len() <= 11, "{} chunks", segment.chunks().len());
         for offset in [0, 1, 124, 248] {
             let (chunk, row) = segment.locate(offset);
-            let value = segment.chunks()[chunk].rows.column(0).as_primitive::<Int64Type>().value(row);
+            let value = segment.chunks()[chunk].memory().unwrap().column(0).as_primitive::<Int64Type>().value(row);
             assert_eq!(value, offset as i64);
         }
     }
@@ -333,7 +473,7 @@ mod tests {
         let mut segment = Segment::new(0);
         segment.push(rows.clone()).unwrap();
         segment.push(batch(0..10)).unwrap();
-        let kept = segment.chunks()[0].rows.column(0).to_data();
+        let kept = segment.chunks()[0].memory().unwrap().column(0).to_data();
         assert_eq!(kept.buffers()[0].as_ptr(), rows.column(0).to_data().buffers()[0].as_ptr());
         assert_eq!(segment.chunks().len(), 2);
     }

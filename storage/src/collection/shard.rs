@@ -5,9 +5,10 @@
 //!
 //! * the rows at any epoch from `since` on are exact (see [`super::history`]), whatever a writer has
 //!   begun for a later epoch, even if that failed half-way;
-//! * the index, if kept, holds exactly the live rows.
+//! * the index, if kept, holds exactly the live rows that are in memory. Those in files are found by
+//!   [their files](super::stored_rows), which takes time, so never under the lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub(super) struct Shard {
     pub rows: RowLog,
     pub history: History,
     pub index: RowIndex,
+    /// Changes whenever rows move: what was found without the lock may be elsewhere.
+    pub generation: u64,
     /// Rows before this are in the index, for a collection whose index is made by its first look-up.
     indexed_until: Position,
     live: usize,
@@ -34,6 +37,16 @@ pub(super) struct Shard {
     /// Rows appended since that was last worked out.
     appended: usize,
 }
+
+/// What became of deletions.
+pub(super) enum Deletion {
+    Done,
+    /// These rows, by their numbers, were not found, or only others with their hashes; nothing was deleted.
+    NotFound(Vec<usize>),
+}
+
+/// The positions in files of rows that are equal to some rows, by the numbers of these.
+pub(super) type FoundInFiles = HashMap<usize, Vec<Position>>;
 
 /// The rows of a shard at one epoch, on their own.
 #[derive(Debug, Clone)]
@@ -53,14 +66,17 @@ pub(super) struct PastRows {
 impl Shard {
     pub fn new(rows: RowLog) -> Self {
         let (history, index) = (History::default(), RowIndex::default());
-        Self { rows, history, index, indexed_until: Position::default(), live: 0, row_bytes: 0, appended: 0 }
+        let (indexed_until, live, row_bytes, appended) = (Position::default(), 0, 0, 0);
+        Self { rows, history, index, generation: 0, indexed_until, live, row_bytes, appended }
     }
 
     /// The rows of `rows` with their history; `identity` by which to find them, if they are to be found at once.
     pub fn restored(rows: RowLog, history: History, identity: Option<&Identity>) -> Result<Self, ArrowError> {
         let live = rows.live();
-        let index = RowIndex::with_capacity(if identity.is_some() { live } else { 0 });
-        let mut shard = Self { rows, history, index, indexed_until: Position::default(), live, row_bytes: 0, appended: 0 };
+        let in_memory = rows.segments().iter().filter(|segment| !segment.is_stored());
+        let indexed: usize = in_memory.map(|segment| segment.rows() - segment.dead()).sum();
+        let index = RowIndex::with_capacity(if identity.is_some() { indexed } else { 0 });
+        let mut shard = Self { history, index, live, ..Self::new(rows) };
         shard.weigh_rows();
         if let Some(identity) = identity {
             shard.complete_index(identity)?;
@@ -88,12 +104,18 @@ impl Shard {
 
     fn weigh_rows(&mut self) {
         self.appended = 0;
-        self.row_bytes = self.rows.memory_bytes().checked_div(self.rows.len()).unwrap_or(0);
+        // Rows in files take no memory, dead or alive.
+        let in_memory = self.rows.segments().iter().filter(|segment| !segment.is_stored());
+        let rows: usize = in_memory.map(|segment| segment.rows()).sum();
+        self.row_bytes = self.rows.memory_bytes().checked_div(rows).unwrap_or(0);
     }
 
     /// Appends the rows that `epoch` inserts; says where they are. They are not in the index yet.
     pub fn append(&mut self, epoch: Epoch, rows: &RecordBatch) -> Result<Vec<Run>, ArrowError> {
         let runs = self.rows.append(rows)?;
+        if let Some((first, _)) = runs.first() {
+            self.rows.written(first.segment(), epoch.millis());
+        }
         self.live += rows.num_rows();
         let version = self.history.open(epoch);
         version.end = self.rows.end();
@@ -136,8 +158,8 @@ impl Shard {
         Ok(equal.map(|row| filed[row]).collect())
     }
 
-    /// Deletes a live row equal to each of the rows `range` of `wanted`, whose keys have the hashes `hashes`.
-    /// If there is none for some row, deletes nothing and gives the number of that row.
+    /// Deletes a live row equal to each of the rows `range` of `wanted`, whose keys have the hashes `hashes`: one in
+    /// memory, or else one of those in `files`, which were found since the rows last moved. All or nothing.
     pub fn delete(
         &mut self,
         epoch: Epoch,
@@ -145,25 +167,38 @@ impl Shard {
         wanted: &Keys,
         range: Range<usize>,
         hashes: &[u64],
-    ) -> Result<Option<usize>, ArrowError> {
-        let mut found = Vec::with_capacity(hashes.len());
-        for (row, hash) in hashes.iter().enumerate() {
-            let Some(position) = self.index.pop(*hash) else {
-                self.put_back(&found, hashes);
-                return Ok(Some(range.start + row));
-            };
-            found.push(position);
+        files: &FoundInFiles,
+    ) -> Result<Deletion, ArrowError> {
+        let mut found: Vec<Option<Position>> = hashes.iter().map(|hash| self.index.pop(*hash)).collect();
+        self.settle_collisions(identity, wanted, range.start, hashes, &mut found)?;
+        let mut taken: HashSet<Position> = HashSet::new();
+        let mut missing = Vec::new();
+        for (row, found) in found.iter_mut().enumerate().filter(|(_, found)| found.is_none()) {
+            let candidates = files.get(&(range.start + row)).map_or(&[][..], Vec::as_slice);
+            let candidate = candidates.iter().find(|place| !taken.contains(*place) && self.rows.is_live(**place));
+            match candidate {
+                Some(position) => {
+                    taken.insert(*position);
+                    *found = Some(*position);
+                }
+                None => missing.push(range.start + row),
+            }
         }
-        if let Some(row) = self.settle_collisions(identity, wanted, range.start, hashes, &mut found)? {
-            return Ok(Some(row));
+        if !missing.is_empty() {
+            for (found, hash) in found.iter().zip(hashes) {
+                found.iter().for_each(|position| self.put_back(*position, *hash));
+            }
+            return Ok(Deletion::NotFound(missing));
         }
+        let found: Vec<Position> = found.into_iter().flatten().collect();
         self.rows.delete(&found);
         self.live -= found.len();
         self.history.delete(epoch, self.live, &found, identity.key().map(|_| hashes));
-        Ok(None)
+        Ok(Deletion::Done)
     }
 
-    /// Compares the rows `found` by hash with the rows `wanted`, and replaces each that differs by one that does not.
+    /// Compares the rows `found` by hash with the rows `wanted`, and replaces each that differs by one that does not, if
+    /// there is one in memory.
     ///
     /// Equal hashes of different rows happen once in 2^64 tries, so all rows are compared in one
     /// vectorised pass that almost always finds nothing to do.
@@ -173,35 +208,37 @@ impl Shard {
         wanted: &Keys,
         first_wanted: usize,
         hashes: &[u64],
-        found: &mut [Position],
-    ) -> Result<Option<usize>, ArrowError> {
-        let stored = identity.whole_rows(&self.rows.gather(found, None)?)?;
-        let wrong: Vec<usize> =
-            (0..found.len()).filter(|row| !stored.equal(*row, wanted, first_wanted + row)).collect();
+        found: &mut [Option<Position>],
+    ) -> Result<(), ArrowError> {
+        let (rows, positions): (Vec<usize>, Vec<Position>) =
+            found.iter().enumerate().filter_map(|(row, found)| Some((row, (*found)?))).unzip();
+        let stored = identity.whole_rows(&self.rows.gather(&positions, None)?)?;
+        let wrong: Vec<usize> = (0..rows.len())
+            .filter(|index| !stored.equal(*index, wanted, first_wanted + rows[*index]))
+            .map(|index| rows[index])
+            .collect();
         for row in &wrong {
-            self.index.insert(hashes[*row], found[*row]);
+            if let Some(position) = found[*row].take() {
+                self.index.insert(hashes[*row], position);
+            }
         }
-        for (settled, row) in wrong.iter().enumerate() {
+        for row in &wrong {
             let filed = self.index.positions(hashes[*row]);
             let stored = identity.whole_rows(&self.rows.gather(filed, None)?)?;
-            let Some(right) = (0..filed.len()).find(|i| stored.equal(*i, wanted, first_wanted + row)) else {
-                let unsettled = &wrong[settled..];
-                for (other, position) in found.iter().enumerate() {
-                    if unsettled.binary_search(&other).is_err() {
-                        self.index.insert(hashes[other], *position);
-                    }
-                }
-                return Ok(Some(first_wanted + row));
-            };
-            found[*row] = filed[right];
-            self.index.remove(hashes[*row], found[*row]);
+            let right = (0..filed.len()).find(|i| stored.equal(*i, wanted, first_wanted + row));
+            if let Some(right) = right {
+                let position = filed[right];
+                found[*row] = Some(position);
+                self.index.remove(hashes[*row], position);
+            }
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn put_back(&mut self, positions: &[Position], hashes: &[u64]) {
-        for (position, hash) in positions.iter().zip(hashes) {
-            self.index.insert(*hash, *position);
+    /// Files a row that turned out not to be deleted.
+    fn put_back(&mut self, position: Position, hash: u64) {
+        if !self.rows.is_stored(position) {
+            self.index.insert(hash, position);
         }
     }
 
@@ -210,7 +247,16 @@ impl Shard {
         let revived = self.history.undo_delete(epoch, hashes.len());
         self.live += revived.len();
         self.rows.revive(&revived);
-        self.put_back(&revived, hashes);
+        for (position, hash) in revived.into_iter().zip(hashes) {
+            self.put_back(position, *hash);
+        }
+    }
+
+    /// Takes a row that has left memory out of the index, if it was there.
+    pub fn forget(&mut self, hash: u64, position: Position, append_only: bool) {
+        if !append_only || position < self.indexed_until {
+            self.index.remove(hash, position);
+        }
     }
 
     /// Lets go of what only epochs before `since` need. Puts segments worth compacting into `wasteful`.
@@ -227,7 +273,7 @@ impl Shard {
         PastRows { rows, deleted_since: after.filter_map(Version::deleted_shared).collect() }
     }
 
-    /// The rows at `epoch` that have one of `keys`, in the order of their insertion.
+    /// The rows in memory at `epoch` that have one of `keys`, in the order of their insertion.
     pub fn lookup(&mut self, epoch: Epoch, identity: &Identity, keys: &Keys) -> Result<RecordBatch, ArrowError> {
         let wanted = KeySet::new(keys);
         let (version, after) = self.history.at(epoch);
@@ -236,7 +282,8 @@ impl Shard {
         // Rows deleted after `epoch` are not in the index any more. They are few: queries read recent epochs.
         let deleted_since = after.flat_map(Version::deleted_keys);
         let departed = deleted_since.filter(|(_, hash)| wanted.has_hash(*hash)).map(|(position, _)| position);
-        let mut candidates: Vec<Position> = filed.chain(departed).filter(|position| *position < end).collect();
+        let is_here = |position: &Position| *position < end && !self.rows.is_stored(*position);
+        let mut candidates: Vec<Position> = filed.chain(departed).filter(is_here).collect();
         candidates.sort_unstable();
         candidates.dedup();
         let rows = self.rows.gather(&candidates, None)?;
@@ -247,7 +294,11 @@ impl Shard {
     pub fn complete_index(&mut self, identity: &Identity) -> Result<(), ArrowError> {
         let end = self.rows.end();
         for (segment, from, until) in self.rows.segments_between(self.indexed_until, end) {
-            for (start, rows) in segment.slices(from, until) {
+            if segment.is_stored() {
+                continue;
+            }
+            for slice in segment.slices(from, until) {
+                let (start, rows) = slice?;
                 for (offset, hash) in (start..).zip(identity.keys(&rows)?.hashes()) {
                     if segment.is_live(offset) {
                         self.index.insert(hash, Position::new(segment.id, offset));

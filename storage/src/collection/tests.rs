@@ -1,5 +1,7 @@
 //! Collections against a naive model: a multiset of rows for each epoch.
 
+mod tiers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -222,11 +224,15 @@ impl Simulation {
             self.step();
             self.check();
         }
+        self.check_kept();
+        self
+    }
+
+    fn check_kept(&mut self) {
         for (epoch, snapshot) in std::mem::take(&mut self.kept) {
             assert_eq!(&content(&snapshot), self.state(epoch), "kept since {epoch}");
             self.check_lookup(&snapshot, epoch);
         }
-        self
     }
 }
 
@@ -388,8 +394,13 @@ fn rows_without_columns_are_counted() {
     for key in [None, Some(vec![])] {
         let is_keyed = key.is_some();
         let name = "t".to_owned();
-        let description =
-            CollectionDescription { name, schema: schema.clone(), key, append_only: false, history: HistoryPolicy::unbounded(1_000) };
+        let description = CollectionDescription {
+            name,
+            schema: schema.clone(),
+            key,
+            append_only: false,
+            history: HistoryPolicy::unbounded(1_000),
+        };
         let collection = Collection::new(description, 1).unwrap();
         let mut writer = collection.writer(0);
         let count = if is_keyed { 1 } else { 700 };

@@ -1,6 +1,7 @@
 //! Writing a shard.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,13 +9,14 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use freshet_types::delta::take_rows;
-use freshet_types::{Delta, Epoch, Weights};
+use freshet_types::{Delta, Epoch, Keys, Weights};
 use parking_lot::MutexGuard;
 
 use super::compaction::Plan;
 use super::limits::ROWS_PER_LOCK;
-use super::shard::Shard;
-use super::{CollectionError, Inner};
+use super::shard::{Deletion, FoundInFiles, Shard};
+use super::tiering::Moving;
+use super::{CollectionError, Inner, stored_rows};
 
 /// The one writer of one shard.
 pub struct ShardWriter {
@@ -105,14 +107,49 @@ impl ShardWriter {
         let whole_rows = if identity.key().is_some() { identity.whole_rows(rows)? } else { keys };
         for start in (0..hashes.len()).step_by(ROWS_PER_LOCK) {
             let range = start..hashes.len().min(start + ROWS_PER_LOCK);
-            let mut shard = self.lock();
-            let missing = shard.delete(epoch, identity, &whole_rows, range.clone(), &hashes[range])?;
+            let missing = self.delete_range(epoch, rows, &whole_rows, range, &hashes)?;
             if missing.is_some() {
-                shard.undo_deletes(epoch, &hashes[..start]);
+                self.lock().undo_deletes(epoch, &hashes[..start]);
                 return Ok(missing);
             }
         }
         Ok(None)
+    }
+
+    /// Deletes a live row equal to each of some rows, or nothing, and then gives the number of one that is not there.
+    /// Rows that are not in memory are looked for in files, without the lock, until all are found where they are.
+    fn delete_range(
+        &self,
+        epoch: Epoch,
+        rows: &RecordBatch,
+        whole_rows: &Keys,
+        range: Range<usize>,
+        hashes: &[u64],
+    ) -> Result<Option<usize>, CollectionError> {
+        let identity = &self.collection.identity;
+        let mut files = FoundInFiles::new();
+        let mut generation = None;
+        let mut looked_for = BTreeSet::new();
+        loop {
+            let mut shard = self.lock();
+            if generation.replace(shard.generation) != Some(shard.generation) {
+                files.clear();
+                looked_for.clear();
+            }
+            let own_hashes = &hashes[range.clone()];
+            let missing = match shard.delete(epoch, identity, whole_rows, range.clone(), own_hashes, &files)? {
+                Deletion::Done => return Ok(None),
+                Deletion::NotFound(missing) => missing,
+            };
+            let lost = missing.iter().find(|row| looked_for.contains(*row)).copied();
+            if lost.is_some() || !shard.rows.has_stored() {
+                return Ok(lost.or(missing.first().copied()));
+            }
+            let stored = shard.rows.clone();
+            drop(shard);
+            files.extend(stored_rows::find_equal(&stored, identity, rows, whole_rows, hashes, &missing)?);
+            looked_for.extend(missing);
+        }
     }
 
     fn insert(&mut self, epoch: Epoch, rows: &RecordBatch) -> Result<(), CollectionError> {
@@ -156,6 +193,8 @@ impl ShardWriter {
         if self.wasteful.is_empty() {
             return;
         }
+        // Rows that are on their way to another tier stay where they are meanwhile.
+        let Some(_moving) = Moving::begin(&self.collection, self.shard) else { return };
         let plan = Plan::new(&shard, &mut self.wasteful);
         drop(shard);
         if let Some(plan) = plan {

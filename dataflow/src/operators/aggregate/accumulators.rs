@@ -106,6 +106,9 @@ pub trait Accumulator {
 
     fn clear(&mut self, slots: &[u32]);
 
+    /// Bytes held, for budgets; takes no time.
+    fn memory_bytes(&self) -> usize;
+
     /// The state of the groups at `slots` as columns, but for what [`Accumulator::entries`] tells.
     ///
     /// # Errors
@@ -212,6 +215,13 @@ impl AggregateState {
     pub fn clear(&mut self, slots: &[u32]) {
         if let Kind::Accumulated(accumulator) = &mut self.kind {
             accumulator.clear(slots);
+        }
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::RowCount => 0,
+            Kind::Accumulated(accumulator) => accumulator.memory_bytes(),
         }
     }
 

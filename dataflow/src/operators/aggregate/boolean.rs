@@ -50,6 +50,10 @@ impl Accumulator for BooleanAggregate {
         slots.iter().for_each(|slot| self.counts[*slot as usize] = [0; 2]);
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.counts.capacity() * size_of::<[i64; 2]>()
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
         let counts = |index: usize| slots.iter().map(move |slot| self.counts[*slot as usize][index]);
         Ok(vec![column::<Int64Type>(counts(0)), column::<Int64Type>(counts(1))])

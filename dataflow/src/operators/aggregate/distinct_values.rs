@@ -15,7 +15,7 @@ use hashbrown::hash_table::Entry;
 
 use super::accumulators::{Accumulator, Failures, SavedColumns, Update};
 use super::count::add_weight;
-use super::entries::{Entries, Ledger, saved_columns};
+use super::entries::{Entries, HeapBytes, Ledger, saved_columns};
 use crate::operators::OperatorError;
 use crate::operators::state::Telling;
 
@@ -37,6 +37,8 @@ struct Counted<V> {
     table: HashTable<Copies<V>>,
     hash: fn(&V) -> u64,
     ledger: Ledger<V>,
+    /// What the values hold beside themselves.
+    heap_bytes: usize,
 }
 
 /// How often a value occurs in the group at `slot`.
@@ -52,9 +54,9 @@ fn hash_in_group(hash: u64, slot: u32) -> u64 {
     hash ^ hash_int(i64::from(slot))
 }
 
-impl<V: Clone> Counted<V> {
+impl<V: Clone + HeapBytes> Counted<V> {
     fn new(hash: fn(&V) -> u64) -> Self {
-        Self { table: HashTable::new(), hash, ledger: Ledger::default() }
+        Self { table: HashTable::new(), hash, ledger: Ledger::default(), heap_bytes: 0 }
     }
 
     /// Adds `weight` copies of the value that has this hash; says whether the value came or went. Counts may be negative
@@ -68,7 +70,7 @@ impl<V: Clone> Counted<V> {
         value: impl Fn() -> V,
     ) -> Result<i64, OperatorError> {
         let slot = u32::try_from(slot).expect("slots are handed out as u32");
-        let Self { table, hash: hash_of, ledger } = self;
+        let Self { table, hash: hash_of, ledger, heap_bytes } = self;
         let entry = table.entry(
             hash_in_group(hash, slot),
             |copies| copies.slot == slot && is_equal(&copies.value),
@@ -82,7 +84,9 @@ impl<V: Clone> Counted<V> {
             Entry::Vacant(_) if weight == 0 => return Ok(0),
             Entry::Vacant(entry) => {
                 let id = ledger.add(slot, &value);
-                entry.insert(Copies { slot, value: value(), count: 0, id })
+                let value = value();
+                *heap_bytes += value.heap_bytes();
+                entry.insert(Copies { slot, value, count: 0, id })
             }
         };
         let copies = entry.get_mut();
@@ -91,9 +95,15 @@ impl<V: Clone> Counted<V> {
         let is_there = copies.count > 0;
         if copies.count == 0 {
             ledger.remove(copies.id);
+            *heap_bytes -= copies.value.heap_bytes();
             entry.remove();
         }
         Ok(i64::from(is_there) - i64::from(was_there))
+    }
+
+    /// Bytes held, for budgets.
+    fn memory_bytes(&self) -> usize {
+        self.table.capacity() * (size_of::<Copies<V>>() + 1) + self.heap_bytes + self.ledger.memory_bytes()
     }
 
     fn copies_of(&self, slot: u32, value: &V, is_equal: impl Fn(&V) -> bool) -> i64 {
@@ -106,6 +116,7 @@ impl<V: Clone> Counted<V> {
         self.ledger.restore(id, slot, telling, || value.clone());
         let (hash, hash_of) = (hash_in_group((self.hash)(&value), slot), self.hash);
         let rehash = |copies: &Copies<V>| hash_in_group(hash_of(&copies.value), copies.slot);
+        self.heap_bytes += value.heap_bytes();
         self.table.insert_unique(hash, Copies { slot, value, count, id }, rehash);
     }
 }
@@ -177,6 +188,14 @@ impl Accumulator for DistinctValues {
     /// The values of a group without rows are gone already.
     fn clear(&mut self, slots: &[u32]) {
         self.inner.clear(slots);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let values = match &self.values {
+            Values::Ints(counted) => counted.memory_bytes(),
+            Values::Others(counted, _) => counted.memory_bytes(),
+        };
+        values + self.inner.memory_bytes()
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {

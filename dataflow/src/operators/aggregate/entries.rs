@@ -22,6 +22,31 @@ pub trait Entries {
     fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError>;
 }
 
+/// What a value holds beside itself, for budgets.
+pub trait HeapBytes {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl HeapBytes for i64 {}
+impl HeapBytes for i128 {}
+
+/// What an allocation takes beside its bytes, and rounding up.
+const ALLOCATION_BYTES: usize = 16;
+
+impl HeapBytes for Vec<u8> {
+    fn heap_bytes(&self) -> usize {
+        self.len() + ALLOCATION_BYTES
+    }
+}
+
+impl HeapBytes for Box<[u8]> {
+    fn heap_bytes(&self) -> usize {
+        self.len() + ALLOCATION_BYTES
+    }
+}
+
 /// Hands out the ids of entries, and remembers which entries have changed. Entries are found by group and value.
 pub struct Ledger<V> {
     changes: Changes,
@@ -66,6 +91,17 @@ impl<V> Ledger<V> {
         if self.changes.touch(id) {
             self.changed.insert(id, (group, value()));
         }
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.end as usize - self.free.len()
+    }
+
+    /// Bytes held, for budgets.
+    pub fn memory_bytes(&self) -> usize {
+        let changed = self.changed.capacity() * size_of::<(u32, (u32, V))>();
+        self.changes.memory_bytes() + self.free.capacity() * size_of::<u32>() + changed
     }
 
     /// An entry is gone.

@@ -10,7 +10,7 @@ use freshet_storage::checkpoint::{StateRows, TableChange};
 
 use super::accumulators::{Accumulator, Failures, SavedColumns, Update};
 use super::count::add_weight;
-use super::entries::{ChangedEntries, Entries, Ledger, saved_columns};
+use super::entries::{ChangedEntries, Entries, HeapBytes, Ledger, saved_columns};
 use super::ordered::{Form, form_of, from_bytes, from_int64, from_int128, to_bytes, to_int64, to_int128};
 use crate::operators::OperatorError;
 use crate::operators::state::Telling;
@@ -20,6 +20,9 @@ pub enum Direction {
     Least,
     Greatest,
 }
+
+/// What a text takes beside its place, for budgets: a guess.
+const SHORT_TEXT_BYTES: usize = 32;
 
 /// Min or max over an append-only input.
 pub struct Extremum {
@@ -112,6 +115,15 @@ impl Accumulator for Extremum {
         }
     }
 
+    fn memory_bytes(&self) -> usize {
+        match &self.best {
+            Best::Int64(best) => best.capacity() * size_of::<Option<i64>>(),
+            Best::Int128(best) => best.capacity() * size_of::<Option<i128>>(),
+            // What a text takes differs; a short one is taken for granted.
+            Best::Bytes(best) => best.capacity() * (size_of::<Option<Box<[u8]>>>() + SHORT_TEXT_BYTES),
+        }
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
         Ok(vec![self.evaluate(slots, &mut Failures::default())?])
     }
@@ -142,6 +154,8 @@ enum Multisets {
 struct Multiset<V> {
     groups: Vec<BTreeMap<V, Copies>>,
     ledger: Ledger<V>,
+    /// What the values hold beside themselves.
+    heap_bytes: usize,
 }
 
 /// How often a value occurs in a group.
@@ -164,11 +178,22 @@ impl ExtremumOfMultiset {
 
 impl<V> Default for Multiset<V> {
     fn default() -> Self {
-        Self { groups: Vec::new(), ledger: Ledger::default() }
+        Self { groups: Vec::new(), ledger: Ledger::default(), heap_bytes: 0 }
     }
 }
 
-impl<V: Ord + Clone> Multiset<V> {
+impl<V: Ord + Clone + HeapBytes> Multiset<V> {
+    /// Bytes held, for budgets: an estimate, since a tree does not tell.
+    fn memory_bytes(&self) -> usize {
+        /// A node of a tree has room for so many; the one node of a small tree counts whatever is in it.
+        const NODE_ENTRIES: usize = 11;
+        let entry = size_of::<V>() + size_of::<Copies>();
+        let groups = self.groups.len() * (size_of::<BTreeMap<V, Copies>>() + NODE_ENTRIES * entry);
+        // Nodes are two thirds full.
+        let further = self.ledger.len().saturating_sub(self.groups.len() * NODE_ENTRIES) * entry * 3 / 2;
+        groups + further + self.heap_bytes + self.ledger.memory_bytes()
+    }
+
     /// Adds `weight` copies of `value`. Counts may be negative until the epoch is complete.
     fn count<Q>(&mut self, slot: usize, value: &Q, weight: i64) -> Result<(), OperatorError>
     where
@@ -181,14 +206,17 @@ impl<V: Ord + Clone> Multiset<V> {
         let group = u32::try_from(slot).expect("slots are handed out as u32");
         let Some(copies) = self.groups[slot].get_mut(value) else {
             let id = self.ledger.add(group, || value.to_owned());
-            self.groups[slot].insert(value.to_owned(), Copies { count: weight, id });
+            let value = value.to_owned();
+            self.heap_bytes += value.heap_bytes();
+            self.groups[slot].insert(value, Copies { count: weight, id });
             return Ok(());
         };
         self.ledger.touch(copies.id, group, || value.to_owned());
         add_weight(&mut copies.count, weight)?;
         if copies.count == 0 {
             self.ledger.remove(copies.id);
-            self.groups[slot].remove(value);
+            let gone = self.groups[slot].remove_entry(value);
+            self.heap_bytes -= gone.map_or(0, |(value, _)| value.heap_bytes());
         }
         Ok(())
     }
@@ -231,6 +259,7 @@ impl<V: Ord + Clone> Multiset<V> {
         let (slots, _, counts) = saved_columns(part)?;
         for (((id, slot), count), value) in part.ids.iter().zip(slots).zip(counts).zip(values) {
             self.ledger.restore(*id, *slot, telling, || value.clone());
+            self.heap_bytes += value.heap_bytes();
             self.groups[*slot as usize].insert(value, Copies { count: *count, id: *id });
         }
         Ok(())
@@ -287,6 +316,14 @@ impl Accumulator for ExtremumOfMultiset {
             Multisets::Int64(sets) => sets.clear(slots),
             Multisets::Int128(sets) => sets.clear(slots),
             Multisets::Bytes(sets) => sets.clear(slots),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match &self.values {
+            Multisets::Int64(sets) => sets.memory_bytes(),
+            Multisets::Int128(sets) => sets.memory_bytes(),
+            Multisets::Bytes(sets) => sets.memory_bytes(),
         }
     }
 

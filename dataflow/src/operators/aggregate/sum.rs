@@ -71,6 +71,10 @@ impl Accumulator for IntSum {
         slots.iter().for_each(|slot| self.sums[*slot as usize] = IntTotal::default());
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.sums.capacity() * size_of::<IntTotal>()
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
         let at = |slot: &u32| self.sums[*slot as usize];
         let sums = column::<Decimal128Type>(slots.iter().map(|slot| at(slot).sum));
@@ -164,6 +168,10 @@ impl Accumulator for DecimalAggregate {
 
     fn clear(&mut self, slots: &[u32]) {
         slots.iter().for_each(|slot| self.sums[*slot as usize] = DecimalTotal::default());
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.sums.capacity() * size_of::<DecimalTotal>()
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
@@ -264,6 +272,10 @@ impl Accumulator for FloatAggregate {
             self.sums[*slot as usize] = FloatSum::default();
             self.not_finite.remove(&(*slot as usize));
         }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.sums.capacity() * size_of::<FloatSum>() + self.not_finite.capacity() * size_of::<(usize, NotFinite)>()
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {

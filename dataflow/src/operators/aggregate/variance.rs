@@ -133,6 +133,10 @@ impl Accumulator for Variance {
         }
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.groups.capacity() * size_of::<Moments>() + self.apart.capacity() * size_of::<(usize, Apart)>()
+    }
+
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
         let at = |slot: &u32| &self.groups[*slot as usize];
         let apart = |slot: &u32| self.apart.get(&(*slot as usize)).copied().unwrap_or_default();

@@ -4,10 +4,14 @@
 //! time however many share its key. If rows can be retracted, a second table finds a row by the hash of all its
 //! columns. A row that is gone leaves a hole in the log; when holes outnumber rows, the log is written anew.
 //!
+//! When memory has no room for them, all rows of the log go to the disk at once ([`super::spilled`]), and the log begins
+//! anew: rows are then looked up in both. A row on the disk that loses some of its copies comes back to the log.
+//!
 //! A deletion that arrives before its insertion, within an epoch, is kept as a row of negative weight and
 //! settled at the end of the epoch.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, DynComparator, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator,
@@ -16,23 +20,30 @@ use arrow::compute::{SortOptions, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::spill::{NewRows, SpillFolder};
 use freshet_types::{Delta, KeyEncoder, Weights};
 use hashbrown::HashTable;
 
+use super::row_ids::{NO_ID, RowIds, ToTell};
 use super::row_log::RowLog;
+use super::spilled::Spilled;
+use crate::limits;
+use crate::memory::StateMemory;
 use crate::operators::OperatorError;
 use crate::operators::aggregate::gather;
 use crate::operators::key_table::{KeyTable, NO_SLOT};
-use crate::operators::state::{self, Changes, Telling};
+use crate::operators::state::{self, ChangedIds, Room, Telling};
 
 /// The end of a list.
-const NO_ROW: u32 = u32::MAX;
+pub const NO_ROW: u32 = u32::MAX;
 
 /// Holes in the log below this number are never worth a rewrite.
 const HOLES_MIN: usize = 65_536;
 
 pub struct Arrangement {
     schema: SchemaRef,
+    /// The columns of the key.
+    on: Vec<usize>,
     keys: KeyTable,
     log: RowLog,
     /// The first row of each key's list, by slot.
@@ -46,7 +57,9 @@ pub struct Arrangement {
     by_content: Option<ContentIndex>,
     /// Rows of negative weight.
     debts: Vec<u32>,
-    changes: Changes,
+    ids: RowIds,
+    /// The rows that are not in memory.
+    spilled: Option<Spilled>,
 }
 
 /// Finds rows by all their columns.
@@ -57,23 +70,25 @@ struct ContentIndex {
     hashes: Vec<u64>,
 }
 
-/// Pairs of rows found by a probe.
-#[derive(Default)]
+/// Pairs of rows found by a probe, and their weights.
 pub struct Matches {
     /// The rows of the probing delta.
     pub probing: Vec<u32>,
-    /// The rows of the arrangement.
-    pub found: Vec<u32>,
+    /// The columns of the rows of the arrangement.
+    pub found: Vec<ArrayRef>,
     pub weights: Vec<i64>,
 }
 
-impl Matches {
-    fn clear(&mut self) {
-        self.probing.clear();
-        self.found.clear();
-        self.weights.clear();
-    }
+/// Pairs with rows in memory.
+#[derive(Default)]
+struct Pairs {
+    probing: Vec<u32>,
+    found: Vec<u32>,
+    weights: Vec<i64>,
 }
+
+/// Takes the pairs that a probe finds, in parts.
+pub type Give<'a> = dyn FnMut(Matches) -> Result<(), OperatorError> + 'a;
 
 /// Compares rows of a batch with rows of chunks of the log, which it meets one after the other.
 struct Equality<'a> {
@@ -114,6 +129,7 @@ impl Arrangement {
             keys: KeyTable::new(types)?,
             log: RowLog::new(schema.clone()),
             schema,
+            on: on.to_vec(),
             heads: Vec::new(),
             next: Vec::new(),
             previous: Vec::new(),
@@ -121,8 +137,22 @@ impl Arrangement {
             holes: 0,
             by_content,
             debts: Vec::new(),
-            changes: Changes::default(),
+            ids: RowIds::default(),
+            spilled: None,
         })
+    }
+
+    /// What is held in memory and on the disk.
+    pub fn memory(&self) -> StateMemory {
+        let links = 4 * (self.heads.capacity() + self.next.capacity() + self.previous.capacity());
+        let content = self.by_content.as_ref().map_or(0, |index| {
+            index.hashes.capacity() * size_of::<u64>() + index.table.capacity() * (size_of::<u32>() + 1)
+        });
+        let rows = links + 8 * self.weights.capacity() + content + self.ids.row_bytes();
+        let spillable_bytes = self.keys.memory_bytes() + self.log.memory_bytes() + rows;
+        let (index_bytes, disk_bytes) = self.spilled.as_ref().map_or((0, 0), Spilled::bytes);
+        let memory_bytes = spillable_bytes + index_bytes + self.ids.memory_bytes();
+        StateMemory { memory_bytes, spillable_bytes, disk_bytes }
     }
 
     /// Finds the rows that have the keys of the rows of `delta`; hands them to `give` in parts of at most `part_rows`.
@@ -130,47 +160,52 @@ impl Arrangement {
         &self,
         delta: &Delta,
         keys: &[ArrayRef],
-        matches: &mut Matches,
         part_rows: usize,
-        give: &mut impl FnMut(&Matches) -> Result<(), OperatorError>,
+        give: &mut Give<'_>,
     ) -> Result<(), OperatorError> {
+        let mut pairs = Pairs::default();
+        let mut give_pairs = |pairs: &mut Pairs| {
+            let Pairs { probing, found, weights } = std::mem::take(pairs);
+            if found.is_empty() { Ok(()) } else { give(Matches { probing, found: self.log.gather(&found)?, weights }) }
+        };
         let mut slots = Vec::new();
         self.keys.find(keys, delta.len(), &mut slots)?;
         for (row, slot) in (0_u32..).zip(slots).filter(|(_, slot)| *slot != NO_SLOT) {
             let weight = delta.weight(row as usize);
             let mut found = self.heads[slot as usize];
             while found != NO_ROW {
-                matches.probing.push(row);
-                matches.found.push(found);
+                pairs.probing.push(row);
+                pairs.found.push(found);
                 let product = weight.checked_mul(self.weights[found as usize]);
-                matches.weights.push(product.ok_or_else(OperatorError::weight_overflow)?);
-                if matches.found.len() == part_rows {
-                    give(matches)?;
-                    matches.clear();
+                pairs.weights.push(product.ok_or_else(OperatorError::weight_overflow)?);
+                if pairs.found.len() == part_rows {
+                    give_pairs(&mut pairs)?;
                 }
                 found = self.next[found as usize];
             }
         }
-        if matches.found.is_empty() { Ok(()) } else { give(matches) }
-    }
-
-    /// The columns of `rows`.
-    pub fn gather(&self, rows: &[u32]) -> Result<Vec<ArrayRef>, ArrowError> {
-        self.log.gather(rows)
+        give_pairs(&mut pairs)?;
+        match &self.spilled {
+            Some(spilled) => spilled.probe(delta, keys, part_rows, give),
+            None => Ok(()),
+        }
     }
 
     /// Takes in the rows of `delta`, whose keys are `keys`.
     pub fn add(&mut self, delta: &Delta, keys: &[ArrayRef]) -> Result<(), OperatorError> {
         let delta = delta.with_schema(&self.schema)?;
+        if let Some(spilled) = &mut self.spilled {
+            spilled.work(delta.len())?;
+        }
         let Some(index) = &self.by_content else {
             if !delta.is_inserts() && delta.weight_column().iter().any(|weight| *weight < 0) {
                 return Err(OperatorError::BrokenInvariant("a row of an append-only input was deleted".to_string()));
             }
-            return self.append(delta.rows().clone(), &delta.weight_column(), keys, &[]);
+            return self.append(delta.rows().clone(), &delta.weight_column(), keys, &[], None);
         };
         let hashes = index.encoder.encode(delta.columns(), delta.len())?.hashes();
         let Weights::Each(weights) = delta.weights() else {
-            return self.append(delta.rows().clone(), &delta.weight_column(), keys, &hashes);
+            return self.append(delta.rows().clone(), &delta.weight_column(), keys, &hashes, None);
         };
         let missing = self.delete(delta.columns(), weights, keys, &hashes)?;
         // What is left is to be appended: insertions, and deletions that found nothing yet.
@@ -180,15 +215,17 @@ impl Arrangement {
         let keys = keys.iter().map(|key| arrow::compute::take(key, &indices, None)).collect::<Result<Vec<_>, _>>()?;
         let weights: Vec<i64> = rows.iter().map(|row| left(*row)).collect();
         let hashes: Vec<u64> = rows.iter().map(|row| hashes[*row]).collect();
-        self.append(take_record_batch(delta.rows(), &indices)?, &weights, &keys, &hashes)
+        self.append(take_record_batch(delta.rows(), &indices)?, &weights, &keys, &hashes, None)
     }
 
+    /// Appends rows, which have `ids` if they have been told.
     fn append(
         &mut self,
         rows: RecordBatch,
         weights: &[i64],
         keys: &[ArrayRef],
         hashes: &[u64],
+        ids: Option<&[u32]>,
     ) -> Result<(), OperatorError> {
         let mut slots = Vec::new();
         self.keys.file(keys, rows.num_rows(), &mut slots)?;
@@ -201,6 +238,7 @@ impl Arrangement {
         for (offset, (slot, weight)) in slots.iter().zip(weights).enumerate() {
             let row = u32::try_from(first + offset).expect("checked above");
             self.link(row, *slot, *weight);
+            self.ids.push(ids.map_or(NO_ID, |ids| ids[offset]));
             if let (Some(index), Some(hash)) = (&mut self.by_content, hashes.get(offset)) {
                 index.hashes.push(*hash);
                 index.table.insert_unique(*hash, row, |filed| index.hashes[*filed as usize]);
@@ -221,7 +259,6 @@ impl Arrangement {
         if weight < 0 {
             self.debts.push(row);
         }
-        self.changes.touch(row);
     }
 
     /// Takes a row out of its lists. Its place in the log becomes a hole.
@@ -240,7 +277,7 @@ impl Arrangement {
         }
         self.weights[row as usize] = 0;
         self.holes += 1;
-        self.changes.remove(row);
+        self.ids.remove(row);
         if let Some(index) = &mut self.by_content
             && let Ok(entry) = index.table.find_entry(index.hashes[row as usize], |filed| *filed == row)
         {
@@ -269,7 +306,7 @@ impl Arrangement {
                 let rest = copies.checked_add(left).ok_or_else(OperatorError::weight_overflow)?;
                 if rest > 0 {
                     self.weights[found as usize] = rest;
-                    self.changes.touch(found);
+                    self.ids.touch(found);
                 } else {
                     self.unlink(found, slots[row]);
                 }
@@ -279,7 +316,29 @@ impl Arrangement {
                 missing.insert(row, left);
             }
         }
+        self.delete_spilled(columns, keys, hashes, &mut missing)?;
         Ok(missing)
+    }
+
+    /// Deletes copies of rows on the disk, and takes those that were there out of `missing`.
+    fn delete_spilled(
+        &mut self,
+        columns: &[ArrayRef],
+        keys: &[ArrayRef],
+        hashes: &[u64],
+        missing: &mut HashMap<usize, i64>,
+    ) -> Result<(), OperatorError> {
+        let (Some(spilled), Some(index)) = (&mut self.spilled, &self.by_content) else { return Ok(()) };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let taken = spilled.take_copies((columns, keys, hashes), missing, &index.encoder)?;
+        taken.gone.into_iter().for_each(|id| self.ids.let_go(id));
+        let Some(rest) = taken.rest else { return Ok(()) };
+        let keys: Vec<ArrayRef> = self.on.iter().map(|column| rest.columns[*column].clone()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rest.ids.len()));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), rest.columns, &options)?;
+        self.append(rows, &rest.weights, &keys, &rest.contents, Some(&rest.ids))
     }
 
     /// A row of positive weight that equals row `row` of the columns that are compared.
@@ -295,11 +354,11 @@ impl Arrangement {
     }
 
     /// The epoch is complete: every deletion must have met its row by now.
-    pub fn settle(&mut self, on: &[usize]) -> Result<(), OperatorError> {
+    pub fn settle(&mut self) -> Result<(), OperatorError> {
         let debts = std::mem::take(&mut self.debts);
         if !debts.is_empty() {
             let columns = self.log.gather(&debts)?;
-            let keys: Vec<ArrayRef> = on.iter().map(|column| columns[*column].clone()).collect();
+            let keys: Vec<ArrayRef> = self.on.iter().map(|column| columns[*column].clone()).collect();
             let weights: Vec<i64> = debts.iter().map(|row| self.weights[*row as usize]).collect();
             let index = self.by_content.as_ref().expect("only rows that can be retracted have negative weights");
             let hashes: Vec<u64> = debts.iter().map(|row| index.hashes[*row as usize]).collect();
@@ -320,77 +379,107 @@ impl Arrangement {
 
     /// See [`crate::operators::state::State`].
     pub fn track(&mut self) {
-        self.changes.track();
+        self.ids.track();
     }
 
-    /// What has changed: rows under their numbers, their weights last.
+    /// What has changed: rows under their ids, their weights last.
     pub fn changes(&mut self) -> Result<TableChange, OperatorError> {
-        let ids = self.changes.take();
-        let mut columns = self.log.gather(&ids.changed)?;
-        columns.push(gather(&self.weights, &ids.changed));
-        let types = columns.iter().map(|column| column.data_type().clone());
-        ids.with_rows(&state::schema(types), columns)
+        let weights = &self.weights;
+        let ToTell { reset, gone, rows, mut ids } = self.ids.take(|row| weights[row as usize] != 0);
+        let mut columns = self.log.gather(&rows)?;
+        columns.push(gather(&self.weights, &rows));
+        let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+        let schema = state::schema(types);
+        if let Some(spilled) = &mut self.spilled {
+            let mut parts = vec![RecordBatch::try_new(schema.clone(), columns)?];
+            spilled.tell(&schema, &mut ids, &mut parts)?;
+            columns = concat_batches(&schema, &parts)?.columns().to_vec();
+        }
+        ChangedIds { reset, gone, changed: ids }.with_rows(&schema, columns)
     }
 
-    /// Takes in saved rows, with holes where numbers are missing. Their keys are in the columns `on`.
-    pub fn restore(&mut self, saved: &[StateRows], on: &[usize], telling: Telling) -> Result<(), OperatorError> {
-        let Some(last) = saved.iter().flat_map(|part| &part.ids).max() else { return Ok(()) };
+    /// Takes in saved rows, in parts of which no more are in memory at a time than there is room for.
+    pub fn restore(&mut self, saved: &[StateRows], telling: Telling, room: Option<&Room>) -> Result<(), OperatorError> {
         let width = self.schema.fields().len();
-        let parts: Vec<&RecordBatch> = saved.iter().map(|part| &part.rows).collect();
-        let rows = concat_batches(&parts[0].schema(), parts)?;
-        // A hole is a row like another, but of no weight.
-        let mut place = vec![0_u32; *last as usize + 1];
-        let mut weights = vec![0; place.len()];
-        let saved_weights = rows.column(width).as_primitive::<Int64Type>().values();
-        for (index, id) in (0_u32..).zip(saved.iter().flat_map(|part| &part.ids)) {
-            place[*id as usize] = index;
-            weights[*id as usize] = saved_weights[index as usize];
-        }
-        let mut first = 0;
-        for part in place.chunks(HOLES_MIN) {
-            let weights = &weights[first..first + part.len()];
-            first += part.len();
-            self.restore_part(&take_columns(&rows.columns()[..width], part)?, weights, on)?;
-        }
-        self.changes.restored(saved.iter().flat_map(|part| part.ids.iter().copied()), telling);
-        Ok(())
-    }
-
-    fn restore_part(&mut self, columns: &[ArrayRef], weights: &[i64], on: &[usize]) -> Result<(), OperatorError> {
-        let live: Vec<u32> = (0_u32..).zip(weights).filter(|(_, weight)| **weight != 0).map(|(row, _)| row).collect();
-        let keys = take_columns(on.iter().map(|column| &columns[*column]), &live)?;
-        let mut slots = Vec::new();
-        self.keys.file(&keys, live.len(), &mut slots)?;
-        self.heads.resize(self.keys.slot_end(), NO_ROW);
-        let hashes = match &self.by_content {
-            Some(index) => index.encoder.encode(columns, weights.len())?.hashes(),
-            None => Vec::new(),
-        };
-        let first = u32::try_from(self.log.len()).expect("rows are numbered as u32");
-        let options = RecordBatchOptions::new().with_row_count(Some(weights.len()));
-        self.log.append(RecordBatch::try_new_with_options(self.schema.clone(), columns.to_vec(), &options)?)?;
-        let mut live = live.into_iter().zip(slots).peekable();
-        for (row, weight) in (0_u32..).zip(weights) {
-            let slot = live.next_if(|(next, _)| *next == row).map(|(_, slot)| slot);
-            match slot {
-                Some(slot) => self.link(first + row, slot, *weight),
-                None => self.leave_hole(),
-            }
-            if let Some(index) = &mut self.by_content {
-                index.hashes.push(hashes[row as usize]);
-                if slot.is_some() {
-                    index.table.insert_unique(hashes[row as usize], first + row, |filed| index.hashes[*filed as usize]);
+        for StateRows { ids, rows } in saved {
+            let weights = rows.column(width).as_primitive::<Int64Type>().values();
+            for first in (0..rows.num_rows()).step_by(limits::BATCH_ROWS_MAX) {
+                let length = limits::BATCH_ROWS_MAX.min(rows.num_rows() - first);
+                let columns = rows.columns()[..width].iter().map(|column| column.slice(first, length)).collect();
+                let options = RecordBatchOptions::new().with_row_count(Some(length));
+                let part = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+                let ids = (telling == Telling::OnlyChanges).then(|| &ids[first..first + length]);
+                self.restore_part(part, &weights[first..first + length], ids)?;
+                if telling == Telling::OnlyChanges {
+                    self.ids.all_told();
+                }
+                if let Some(Room { bytes_max, folder }) = room
+                    && self.memory().spillable_bytes > *bytes_max
+                {
+                    self.spill(folder)?;
                 }
             }
         }
+        match telling {
+            Telling::OnlyChanges => self.ids.restored(saved.iter().map(|part| &part.ids[..])),
+            Telling::All => self.ids.reset(),
+        }
         Ok(())
     }
 
-    fn leave_hole(&mut self) {
-        self.next.push(NO_ROW);
-        self.previous.push(NO_ROW);
-        self.weights.push(0);
-        self.holes += 1;
+    fn restore_part(&mut self, rows: RecordBatch, weights: &[i64], ids: Option<&[u32]>) -> Result<(), OperatorError> {
+        let keys: Vec<ArrayRef> = self.on.iter().map(|column| rows.column(*column).clone()).collect();
+        let hashes = match &self.by_content {
+            Some(index) => index.encoder.encode(rows.columns(), rows.num_rows())?.hashes(),
+            None => Vec::new(),
+        };
+        self.append(rows, weights, &keys, &hashes, ids)
+    }
+
+    /// The rows of the log that there are.
+    fn live_rows(&self) -> Vec<u32> {
+        let numbers = 0..u32::try_from(self.log.len()).expect("rows are numbered as u32");
+        numbers.filter(|row| self.weights[*row as usize] != 0).collect()
+    }
+
+    /// Moves all rows of the log to the disk; unless some of them stand for deletions that have not met their rows.
+    pub fn spill(&mut self, folder: &Arc<SpillFolder>) -> Result<(), OperatorError> {
+        if !self.debts.is_empty() {
+            return Ok(());
+        }
+        let live = self.live_rows();
+        let types: Vec<DataType> =
+            self.on.iter().map(|column| self.schema.field(*column).data_type().clone()).collect();
+        if self.spilled.is_none() {
+            let is_deleted_from = self.by_content.is_some();
+            self.spilled = Some(Spilled::new(folder, self.schema.clone(), &self.on, &types, is_deleted_from)?);
+        }
+        let Some(spilled) = &mut self.spilled else { return Ok(()) };
+        let content_hashes = self.by_content.as_ref().map(|index| &index.hashes[..]);
+        let (hashes, order) = spilled.order(&self.log, &live, content_hashes)?;
+        let (log, weights, ids) = (&self.log, &self.weights, &mut self.ids);
+        let parts = order.chunks(limits::BATCH_ROWS_MAX).map(|part| {
+            let rows: Vec<u32> = part.iter().map(|place| live[*place as usize]).collect();
+            let (ids, untold) = ids.leave(&rows);
+            Ok(NewRows {
+                hashes: part.iter().map(|place| hashes[*place as usize]).collect(),
+                contents: content_hashes.map(|hashes| rows.iter().map(|row| hashes[*row as usize]).collect()),
+                ids,
+                weights: rows.iter().map(|row| weights[*row as usize]).collect(),
+                columns: log.gather(&rows)?,
+                untold,
+            })
+        });
+        spilled.add(live.len(), parts)?;
+        self.ids.left();
+        self.keys = KeyTable::new(types)?;
+        self.log = RowLog::new(self.schema.clone());
+        (self.heads, self.next, self.previous) = (Vec::new(), Vec::new(), Vec::new());
+        (self.weights, self.holes) = (Vec::new(), 0);
+        if let Some(index) = &mut self.by_content {
+            (index.table, index.hashes) = (HashTable::new(), Vec::new());
+        }
+        Ok(())
     }
 
     /// Writes the log anew without holes.
@@ -403,8 +492,7 @@ impl Arrangement {
                 row = self.next[row as usize];
             }
         }
-        let numbers = 0..u32::try_from(self.log.len()).expect("rows are numbered as u32");
-        let live: Vec<u32> = numbers.filter(|row| self.weights[*row as usize] != 0).collect();
+        let live = self.live_rows();
         let old_log = std::mem::replace(&mut self.log, RowLog::new(self.schema.clone()));
         for part in live.chunks(HOLES_MIN) {
             let options = RecordBatchOptions::new().with_row_count(Some(part.len()));
@@ -419,7 +507,7 @@ impl Arrangement {
         self.next.clear();
         self.previous.clear();
         self.holes = 0;
-        self.changes.reset();
+        self.ids.renumber(&live);
         self.heads.fill(NO_ROW);
         for (new, old) in (0_u32..).zip(live) {
             self.link(new, slot_of_row[old as usize], old_weights[old as usize]);
@@ -430,12 +518,4 @@ impl Arrangement {
         }
         Ok(())
     }
-}
-
-fn take_columns<'a>(
-    columns: impl IntoIterator<Item = &'a ArrayRef>,
-    rows: &[u32],
-) -> Result<Vec<ArrayRef>, ArrowError> {
-    let rows = UInt32Array::from(rows.to_vec());
-    columns.into_iter().map(|column| arrow::compute::take(column, &rows, None)).collect()
 }

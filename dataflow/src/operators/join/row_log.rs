@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, interleave, take};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use freshet_types::delta::batch_bytes;
 
 const CHUNK_BITS: u32 = 16;
 const CHUNK_ROWS: usize = 1 << CHUNK_BITS;
@@ -18,15 +19,22 @@ pub struct RowLog {
     /// The number of the first row of each batch of the tail.
     tail_starts: Vec<usize>,
     len: usize,
+    /// Bytes of the full chunks.
+    full_bytes: usize,
 }
 
 impl RowLog {
     pub fn new(schema: SchemaRef) -> Self {
-        Self { schema, full: Vec::new(), tail: Vec::new(), tail_starts: Vec::new(), len: 0 }
+        Self { schema, full: Vec::new(), tail: Vec::new(), tail_starts: Vec::new(), len: 0, full_bytes: 0 }
     }
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes held, for budgets.
+    pub fn memory_bytes(&self) -> usize {
+        self.full_bytes + self.tail.iter().map(batch_bytes).sum::<usize>()
     }
 
     pub fn append(&mut self, rows: RecordBatch) -> Result<(), ArrowError> {
@@ -53,7 +61,9 @@ impl RowLog {
             tail => concat_batches(&self.schema, tail)?,
         };
         while rest.num_rows() >= CHUNK_ROWS {
-            self.full.push(rest.slice(0, CHUNK_ROWS));
+            let chunk = rest.slice(0, CHUNK_ROWS);
+            self.full_bytes += batch_bytes(&chunk);
+            self.full.push(chunk);
             rest = rest.slice(CHUNK_ROWS, rest.num_rows() - CHUNK_ROWS);
         }
         self.tail_starts = vec![self.full.len() * CHUNK_ROWS];
@@ -90,6 +100,12 @@ impl RowLog {
 
     /// The columns of `rows`, in that order.
     pub fn gather(&self, rows: &[u32]) -> Result<Vec<ArrayRef>, ArrowError> {
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        self.gather_columns(rows, &all)
+    }
+
+    /// Some columns of `rows`, in that order.
+    pub fn gather_columns(&self, rows: &[u32], columns: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
         let mut used: Vec<usize> = Vec::new();
         let mut number_of_chunk = vec![usize::MAX; self.full.len() + self.tail.len()];
         let mut places = Vec::with_capacity(rows.len());
@@ -105,16 +121,18 @@ impl RowLog {
         if let [only] = used.as_slice() {
             let narrow = |place: usize| u32::try_from(place).expect("a chunk has at most 2^17 rows");
             let places: UInt32Array = places.into_iter().map(|(_, place)| narrow(place)).collect();
-            return self.chunk(*only).columns().iter().map(|column| take(column, &places, None)).collect();
+            let chunk = self.chunk(*only);
+            return columns.iter().map(|column| take(chunk.column(*column), &places, None)).collect();
         }
-        let column = |index: usize| {
+        let gathered = |index: &usize| {
+            let index = *index;
             let chunks: Vec<&dyn Array> = used.iter().map(|chunk| self.chunk(*chunk).column(index).as_ref()).collect();
             if chunks.is_empty() {
                 return Ok(arrow::array::new_empty_array(self.schema.field(index).data_type()));
             }
             interleave(&chunks, &places)
         };
-        (0..self.schema.fields().len()).map(column).collect()
+        columns.iter().map(gathered).collect()
     }
 }
 

@@ -49,3 +49,30 @@ async fn files_stay_while_somebody_recovers_from_them() {
     drop(recovered);
     assert_eq!(save(&mut checkpoints, &other, first).await.files, 0);
 }
+
+/// However long the history is, a checkpoint writes what has changed since the one before.
+#[tokio::test]
+async fn a_checkpoint_writes_what_is_new_of_a_long_history() {
+    const ROUNDS: i64 = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (mut checkpoints, _) = Checkpoints::open(&store).await.unwrap();
+    let description = Table::description(Some(vec![0]), false);
+    let description = CollectionDescription { history: HistoryPolicy::unbounded(1_000_000), ..description };
+    let collection = Collection::new(description, 2).unwrap();
+    let mut table = Table::of(collection, BTreeMap::from([(Epoch::ZERO, Rows::new())]));
+    let mut epoch = table.insert(0..1_000);
+    save(&mut checkpoints, &table, epoch).await;
+    let mut written = Vec::new();
+    for key in 0..ROUNDS {
+        epoch = table.apply(&[((key, format!("row {key}")), -1), ((key, format!("{key} again")), 1)]);
+        written.push(save(&mut checkpoints, &table, epoch).await.bytes);
+    }
+    let third = written.len() / 3;
+    let (first, last): (u64, u64) = (written[..third].iter().sum(), written[2 * third..].iter().sum());
+    assert!(last < 2 * first, "{first} bytes at first, {last} at last");
+    let (_, recovered) = recover(&store).await;
+    let collection = table.restored(&recovered, 2).await;
+    assert_eq!(collection.since(), Epoch::ZERO);
+    table.check(&collection, epoch);
+}

@@ -1,0 +1,117 @@
+//! Little memory: queries that spill or fail, views that pause, and a server that stays up.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use freshet_sql_tests::server::ServerConfig;
+use freshet_sql_tests::{Client, Server, oracle};
+
+/// A server that may use very little.
+async fn small_server() -> Result<Server> {
+    let arguments = vec!["--memory".into(), "64MiB".into()];
+    Server::start_with(ServerConfig { workers: 2, arguments, ..ServerConfig::default() }).await
+}
+
+const ROWS: u64 = 400_000;
+
+/// A relation that is made by the query itself, so that only the query needs memory.
+fn numbers(rows: u64) -> String {
+    format!(
+        "(SELECT value AS a, 'a rather long text, number ' || CAST(value AS TEXT) AS t FROM generate_series(1, {rows}) AS s(value)) AS n"
+    )
+}
+
+fn files_in(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries.flatten().map(|entry| if entry.path().is_dir() { files_in(&entry.path()) } else { 1 }).sum()
+}
+
+#[tokio::test]
+async fn a_sort_and_a_group_by_larger_than_their_share_spill() -> Result<()> {
+    let mut server = small_server().await?;
+    let client = server.connect().await?;
+    let from = numbers(ROWS);
+    // All rows pass through the sort: the limit cannot be pushed below the row numbers.
+    let sorted =
+        format!("SELECT sum(a * (p % 7)) FROM (SELECT a, t, row_number() OVER (ORDER BY t) AS p FROM {from}) AS o");
+    let of_sorted = client.value(&sorted).await?;
+    let grouped = format!(
+        "SELECT sum(c), max(l) FROM (SELECT t, count(*) AS c, max(length(t)) AS l FROM {from} GROUP BY t) AS g"
+    );
+    let of_grouped = client.rows(&grouped).await?;
+    ensure!(of_grouped == [[ROWS.to_string(), "33".to_owned()]], "{of_grouped:?}");
+
+    let mut texts: Vec<(String, u64)> = (1..=ROWS).map(|a| (a.to_string(), a)).collect();
+    texts.sort_unstable();
+    let expected: u64 = (1..).zip(&texts).map(|(p, (_, a)): (u64, _)| a * (p % 7)).sum();
+    ensure!(of_sorted == expected.to_string(), "{of_sorted} instead of {expected}");
+    ensure!(files_in(&server.data().join("query-spill")) == 0, "files of queries go with them");
+
+    // What a process leaves behind that is killed goes when the next one starts.
+    std::fs::write(server.data().join("query-spill/left-behind"), b"rows")?;
+    server.kill_hard()?;
+    server.start_again().await?;
+    ensure!(files_in(&server.data().join("query-spill")) == 0, "what was left behind is deleted");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_join_larger_than_its_share_is_an_error_and_the_server_stays_up() -> Result<()> {
+    let server = small_server().await?;
+    let client = server.connect().await?;
+    let (left, right) = (numbers(ROWS), numbers(ROWS).replace("AS n", "AS m"));
+    let error = client.error(&format!("SELECT count(*) FROM {left} JOIN {right} ON n.t = m.t")).await?;
+    ensure!(error.starts_with("53200"), "{error}");
+    ensure!(client.value("SELECT count(*) FROM (VALUES (1), (2)) AS v(a)").await? == "2");
+    Ok(())
+}
+
+async fn tables(client: &Client) -> Result<()> {
+    client
+        .run("CREATE TABLE l (id BIGINT PRIMARY KEY, k BIGINT); CREATE TABLE r (id BIGINT PRIMARY KEY, k BIGINT)")
+        .await
+}
+
+fn insert(table: &str, first: u64, last: u64) -> String {
+    format!("INSERT INTO {table} SELECT value, value FROM generate_series({first}, {last}) AS s(value)")
+}
+
+#[tokio::test]
+async fn a_view_at_its_limit_pauses_alone() -> Result<()> {
+    let mut server = Server::start(2).await?;
+    let client = server.connect().await?;
+    tables(&client).await?;
+    client
+        .run("CREATE MATERIALIZED VIEW paused WITH (memory = '256KiB', on_limit = 'pause') AS SELECT l.id FROM l JOIN r ON l.k = r.k")
+        .await?;
+    client.run("CREATE MATERIALIZED VIEW reader AS SELECT count(*) AS n FROM paused").await?;
+    client.run("CREATE MATERIALIZED VIEW other AS SELECT count(*) AS n FROM l").await?;
+    client.run(&insert("l", 1, 10)).await?;
+    client.run(&insert("r", 1, 10)).await?;
+    ensure!(client.value("SELECT n FROM reader").await? == "10");
+    client.run(&insert("l", 11, 20_000)).await?;
+    let states = "SELECT name, state FROM freshet_catalog.view_status ORDER BY name";
+    client.wait_for(states, &[&["other", "live"], &["paused", "paused"], &["reader", "paused"]]).await?;
+    ensure!(client.value("SELECT n FROM other").await? == "20000", "others go on");
+    ensure!(client.value("SELECT count(*) FROM paused").await? == "10", "what it held is there");
+    let told = client.rows("SELECT error, hint FROM freshet_catalog.view_status WHERE name = 'paused'").await?;
+    let told = format!("{told:?}");
+    ensure!(told.contains("its limit is 262144") && told.contains("on_limit = 'spill'"), "{told}");
+    let error = client.error("SELECT * FROM paused p JOIN l ON p.id = l.id").await?;
+    ensure!(error.starts_with("55000") && error.contains("is paused"), "{error}");
+    let freed = "SELECT count(*) FROM freshet_catalog.view_memory WHERE view = 'paused' AND operator = 'Join'";
+    client.wait_for(freed, &[&["0"]]).await?;
+    client.run("DROP MATERIALIZED VIEW paused CASCADE").await?;
+    client
+        .run("CREATE MATERIALIZED VIEW paused WITH (memory = '256KiB', on_limit = 'spill') AS SELECT l.id FROM l JOIN r ON l.k = r.k")
+        .await?;
+    client.run(&insert("r", 11, 15_000)).await?;
+    ensure!(client.value("SELECT count(*) FROM paused").await? == "15000");
+    let on_disk = "SELECT sum(disk_bytes) > 0 FROM freshet_catalog.view_memory WHERE view = 'paused'";
+    client.wait_for(on_disk, &[&["t"]]).await?;
+    server.restart().await?;
+    let client = server.connect().await?;
+    client.wait_for(on_disk, &[&["t"]]).await?;
+    client.run("DELETE FROM r WHERE id <= 1000").await?;
+    oracle::check(&client).await
+}
