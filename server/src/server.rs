@@ -190,10 +190,7 @@ impl Running {
         router.connect(&server);
         let cache_bytes = CacheBytes::of(server.config.memory_bytes / TIER_CACHE_SHARE);
         server.store.tiers().set_cache_bytes(cache_bytes);
-        let mut watchers = vec![
-            task::spawn("memory", cancel.clone(), memory::watch(server.clone())),
-            task::spawn("fence", cancel.clone(), stop_when_fenced(server.clone())),
-        ];
+        let mut watchers = vec![task::spawn("fence", cancel, stop_when_fenced(server.clone()))];
         let stop_coordinator = CancellationToken::new();
         let coordinator = task::spawn("coordinator", stop_coordinator.clone(), coordinator.run(inbox));
         let (checkpoints, restored) = recovery::restore(&server, loaded).await?;
@@ -212,8 +209,7 @@ impl Running {
         let stop_checkpointer = CancellationToken::new();
         let checkpointer =
             task::spawn("checkpoints", CancellationToken::new(), checkpointer.run(stop_checkpointer.clone()));
-        watchers.push(task::spawn("tiers", cancel.clone(), tiers::run(server.clone())));
-        watchers.push(task::spawn("iceberg", cancel, iceberg::run(server.clone())));
+        watchers.extend(watch(&server));
         Ok(Self { server, coordinator, stop_coordinator, checkpointer, stop_checkpointer, watchers })
     }
 
@@ -241,6 +237,16 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// What goes on beside the coordinator, until the server is to stop.
+fn watch(server: &Arc<Server>) -> [tokio::task::JoinHandle<()>; 3] {
+    let cancel = || server.cancel.clone();
+    [
+        task::spawn("memory", cancel(), memory::watch(server.clone())),
+        task::spawn("tiers", cancel(), tiers::run(server.clone())),
+        task::spawn("iceberg", cancel(), iceberg::run(server.clone())),
+    ]
 }
 
 /// Stops a server whose data another one has opened: it could neither keep nor tell anything that counts.
