@@ -42,6 +42,10 @@ pub const SUBSCRIPTION_STEP_MS_MAX: u64 = 10_000;
 /// Batches that a query computes ahead of its client. At the bound: the query waits.
 pub const QUERY_BATCHES_AHEAD_MAX: usize = 2;
 
+/// Bytes of the queries' memory for each part that a query is computed in at once. At the bound: it is computed in fewer
+/// parts than there are workers, since each holds buffers that it cannot spill.
+pub const QUERY_PARTITION_BYTES_MIN: usize = 32 << 20;
+
 /// Bytes that all queries may keep on the disk because they do not fit into memory. At the bound: the query fails with
 /// SQLSTATE 53100.
 pub const QUERY_SPILL_BYTES_MAX: u64 = 64 << 30;

@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 use crate::catalog::{Catalog, Object};
 use crate::config::Config;
 use crate::coordinator::{Coordinator, CoordinatorHandle, Heard, Stopped, Wanted};
-use crate::limits::{QUERY_SPILL_BYTES_MAX, TIER_CACHE_SHARE};
+use crate::limits::{QUERY_PARTITION_BYTES_MIN, QUERY_SPILL_BYTES_MAX, TIER_CACHE_SHARE};
 use crate::memory::{self, Memory};
 use crate::pipeline::checkpointer::{CheckpointReports, CheckpointRequest, Checkpointer, Cut};
 use crate::pipeline::iceberg::IcebergTables;
@@ -271,10 +271,11 @@ fn query_state(config: &Config, spill: &Path) -> anyhow::Result<SessionState> {
         .with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]))
         .with_max_temp_directory_size(QUERY_SPILL_BYTES_MAX);
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
-    let session_config = freshet_planner::session_config().with_target_partitions(config.workers);
+    let partitions = (pool_bytes / QUERY_PARTITION_BYTES_MIN).clamp(1, config.workers);
+    let session_config = freshet_planner::session_config().with_target_partitions(partitions);
     // Each partition of a sort keeps so much back for merging what it has spilled: not all that there is, in a small pool.
     let merge_bytes = session_config.options().execution.sort_spill_reservation_bytes;
-    let merge_bytes = merge_bytes.min(pool_bytes / (4 * config.workers));
+    let merge_bytes = merge_bytes.min(pool_bytes / (4 * partitions));
     let session_config = session_config.with_sort_spill_reservation_bytes(merge_bytes);
     let builder =
         SessionStateBuilder::new().with_default_features().with_config(session_config).with_runtime_env(runtime);
