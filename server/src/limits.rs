@@ -80,7 +80,7 @@ pub const TIERS_INTERVAL_MS: u64 = 1_000;
 pub const EXPIRED_ROWS_MAX: usize = 64 * 1024;
 
 /// The share of the memory, one in so many, for the rows of tables and views. At the bound: the coldest leave memory.
-pub const COLLECTIONS_MEMORY_SHARE: u64 = 2;
+pub const COLLECTIONS_MEMORY_SHARE: u64 = 3;
 
 /// The share of the memory, one in so many, for what was read of files of tiers: footers, remote blocks, hashes of keys.
 pub const TIER_CACHE_SHARE: u64 = 16;
