@@ -2,7 +2,7 @@
 
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
-use freshet_dataflow::EngineConfig;
+use freshet_dataflow::{EngineConfig, StateBudget};
 use freshet_storage::Store;
 use freshet_storage::collection::CollectionDescription;
 
@@ -26,11 +26,13 @@ async fn epochs_go_on_when_the_clock_jumps_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().to_str().unwrap()).await.unwrap();
     let clock = Clock::manual(1_000_000);
-    let config = EngineConfig { workers: 1, track_state: false };
+    let config = EngineConfig { workers: 1, track_state: false, state: StateBudget::default() };
     let engine = Arc::new(Engine::start(config, Arc::new(|_| ())).unwrap());
     let (_failures, failures) = mpsc::unbounded_channel();
+    let (_memory, memory_short) = watch::channel(false);
+    let heard = Heard { failures, memory_short };
     let stop = CancellationToken::new();
-    let (coordinator, inbox, handle) = Coordinator::new(clock.clone(), engine, Epoch(999_000), failures, stop.clone());
+    let (coordinator, inbox, handle) = Coordinator::new(clock.clone(), engine, Epoch(999_000), heard, stop.clone());
     let running = task::spawn("coordinator", stop.clone(), coordinator.run(inbox));
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
     let table = Collection::new(CollectionDescription::new("t", schema, None), 1).unwrap();
