@@ -149,12 +149,8 @@ impl Running {
         // Bounded by what one checkpoint asks for.
         let (cut, cuts) = mpsc::unbounded_channel();
         let (checkpoint_requests, requests) = mpsc::channel(16);
-        let router = EventRouter::default();
-        let on_event = router.clone();
-        let local = config.local_folder();
-        let spill =
-            SpillFolder::open(&local.join("state-spill")).context("cannot empty the folder of spilled state")?;
-        let state = StateBudget { bytes_max: config.state_memory_bytes(), folder: Some(spill) };
+        let (router, on_event) = EventRouter::pair();
+        let state = state_budget(&config)?;
         let engine_config = EngineConfig { workers: config.workers, track_state: true, state };
         let engine = Engine::start(engine_config, Arc::new(move |event| on_event.handle(event, &cut)))
             .map_err(|error| anyhow::anyhow!("cannot start the dataflow workers: {error}"))?;
@@ -165,7 +161,7 @@ impl Running {
         let (coordinator, inbox, handle) =
             Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, heard, readers);
 
-        let query_state = query_state(&config, &local.join("query-spill"))?;
+        let query_state = query_state(&config, &config.local_folder().join("query-spill"))?;
         let server = Arc::new(Server {
             clock,
             catalog: Catalog::default(),
@@ -258,6 +254,13 @@ async fn stop_when_fenced(server: Arc<Server>) {
 }
 
 /// What does not fit into the queries' share of memory goes to files in `spill`, which an earlier process may have left.
+/// What operators may hold in memory, and where the rest goes.
+fn state_budget(config: &Config) -> anyhow::Result<StateBudget> {
+    let folder = config.local_folder().join("state-spill");
+    let spill = SpillFolder::open(&folder).context("cannot empty the folder of spilled state")?;
+    Ok(StateBudget { bytes_max: config.state_memory_bytes(), folder: Some(spill) })
+}
+
 fn query_state(config: &Config, spill: &Path) -> anyhow::Result<SessionState> {
     match std::fs::remove_dir_all(spill) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -328,6 +331,12 @@ struct EventRouter {
 }
 
 impl EventRouter {
+    /// Two handles of one router.
+    fn pair() -> (Self, Self) {
+        let router = Self::default();
+        (router.clone(), router)
+    }
+
     /// The engine starts before the server exists; no view is installed before this.
     fn connect(&self, server: &Arc<Server>) {
         self.server.get_or_init(|| Arc::downgrade(server));

@@ -29,8 +29,9 @@ async fn epochs_go_on_when_the_clock_jumps_back() {
     let config = EngineConfig { workers: 1, track_state: false, state: StateBudget::default() };
     let engine = Arc::new(Engine::start(config, Arc::new(|_| ())).unwrap());
     let (_failures, failures) = mpsc::unbounded_channel();
+    let (_memory, memory_short) = watch::channel(false);
+    let heard = Heard { failures, memory_short };
     let stop = CancellationToken::new();
-    let heard = Heard { failures, memory_short: watch::channel(false).1 };
     let (coordinator, inbox, handle) = Coordinator::new(clock.clone(), engine, Epoch(999_000), heard, stop.clone());
     let running = task::spawn("coordinator", stop.clone(), coordinator.run(inbox));
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
