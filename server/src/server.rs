@@ -253,7 +253,6 @@ async fn stop_when_fenced(server: Arc<Server>) {
     server.cancel.cancel();
 }
 
-/// What does not fit into the queries' share of memory goes to files in `spill`, which an earlier process may have left.
 /// What operators may hold in memory, and where the rest goes.
 fn state_budget(config: &Config) -> anyhow::Result<StateBudget> {
     let folder = config.local_folder().join("state-spill");
@@ -261,6 +260,7 @@ fn state_budget(config: &Config) -> anyhow::Result<StateBudget> {
     Ok(StateBudget { bytes_max: config.state_memory_bytes(), folder: Some(spill) })
 }
 
+/// What does not fit into the queries' share of memory goes to files in `spill`, which an earlier process may have left.
 fn query_state(config: &Config, spill: &Path) -> anyhow::Result<SessionState> {
     match std::fs::remove_dir_all(spill) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -268,7 +268,7 @@ mod tests {
         ];
         let options = Options(options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect());
         let settings = TierSettings::new(&options, &Schema::new(fields), None);
-        settings.map(|settings| settings.expect("there are some")).map_err(|error| error.to_string())
+        settings.map(|settings| settings.expect("there are some")).map_err(|error| error.message)
     }
 
     #[test]
