@@ -379,7 +379,12 @@ mod tests {
     fn an_unknown_setting_is_told_with_the_nearest() {
         let error = Settings::from_toml("f.toml", "lisen = 'x'").unwrap_err();
         assert_eq!(error.to_string(), "f.toml: unknown setting \"lisen\"; did you mean \"listen\"?");
-        assert!(Settings::from_toml("f.toml", "zzz = 1").unwrap_err().to_string().contains("there are data, cache, cache_size, listen"));
+        assert!(
+            Settings::from_toml("f.toml", "zzz = 1")
+                .unwrap_err()
+                .to_string()
+                .contains("there are data, cache, cache_size, listen")
+        );
         let error = Settings::from_toml("f.toml", "workers = 'many'").unwrap_err();
         assert_eq!(error.to_string(), "f.toml: \"workers\" must be a number, not a value of type string");
     }

@@ -182,7 +182,7 @@ pub struct Coordinator {
     last_commit: Arc<AtomicU64>,
     /// No epoch is sealed before this moment.
     next_tick: Instant,
-    /// Whether no epoch is sealed because memory is short, but for checkpoints.
+    /// Whether nothing is taken in because memory is short. Epochs are sealed at the pace of heartbeats then.
     memory_short: watch::Receiver<bool>,
     /// Sealed epochs that some live view has not finished.
     in_flight: VecDeque<Epoch>,
@@ -275,6 +275,8 @@ impl Coordinator {
         loop {
             let gate = self.gate();
             let open = matches!(gate, Gate::Open) && self.started;
+            // Rows can leave memory only once readers are past them, so epochs go on even then, with what is here already.
+            let beats = open || (matches!(gate, Gate::MemoryShort(_)) && self.started);
             tokio::select! {
                 biased;
                 command = inbox.commands.recv() => match command {
@@ -284,7 +286,7 @@ impl Coordinator {
                 Some(view) = inbox.failures.recv() => self.view_failed(view),
                 () = gate.opened(), if !open && self.started => {}
                 Some(ingest) = inbox.ingests.recv(), if open => self.pending.push(ingest),
-                _ = heartbeat.tick(), if open => self.seal(),
+                _ = heartbeat.tick(), if beats => self.seal(),
             }
             while let Ok(command) = inbox.commands.try_recv() {
                 self.handle(command);
@@ -308,9 +310,6 @@ impl Coordinator {
         if now < self.next_tick {
             return Gate::TooSoon(self.next_tick);
         }
-        if *self.memory_short.borrow() {
-            return Gate::MemoryShort(self.memory_short.clone());
-        }
         let live = || self.views.values().filter(|view| view.hydrated);
         while let Some(epoch) = self.in_flight.front()
             && live().all(|view| *view.upper.borrow() >= *epoch)
@@ -322,6 +321,7 @@ impl Coordinator {
                 let behind = live().filter(|view| *view.upper.borrow() < *epoch);
                 Gate::Behind(behind.map(|view| view.upper.clone()).collect(), *epoch)
             }
+            _ if *self.memory_short.borrow() => Gate::MemoryShort(self.memory_short.clone()),
             _ => Gate::Open,
         }
     }

@@ -56,9 +56,9 @@ pub const HYDRATION_QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// How often the server looks at its memory, in milliseconds.
 pub const MEMORY_INTERVAL_MS: u64 = 200;
 
-/// How long no epoch is sealed because memory is short, in milliseconds. At the bound: the view that has grown most is
-/// paused.
-pub const MEMORY_SHORTAGE_MS_MAX: u64 = 5_000;
+/// How long nothing is taken in because memory is short, in milliseconds. At the bound: the view that has grown most is
+/// paused. Longer than rows stay readable at earlier epochs, after which they can go to files.
+pub const MEMORY_SHORTAGE_MS_MAX: u64 = 20_000;
 
 /// How long CREATE SOURCE and CREATE SINK wait for the outside, in seconds. At the bound: an error, and nothing is created.
 pub const CONNECT_TIMEOUT_S: u64 = 10;

@@ -1,7 +1,7 @@
 //! The server's memory: who uses how much of `--memory`, and what happens when it runs short.
 //!
 //! State beyond its share goes to the disk by itself, and queries are held to theirs. The rest can only be slowed: while what
-//! is used comes close to the limit no epoch is sealed, so queues fill and connectors stop polling. If that does not
+//! is used comes close to the limit nothing is taken in, so queues fill and connectors stop polling. If that does not
 //! help for some seconds, the view that has grown most is paused, which frees its state; nothing is killed.
 
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ impl Memory {
         self.checkpoint_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether memory is short: no epoch is sealed then.
+    /// Whether memory is short: nothing is taken in then.
     pub fn short(&self) -> watch::Receiver<bool> {
         self.short.subscribe()
     }
