@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clap::Args;
+use datafusion::common::NullEquality;
 use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event, StateBudget, ViewBudget};
-use freshet_planner::plan::{Aggregate, AggregateFunction, Node, Op, Properties};
+use freshet_planner::plan::{Aggregate, AggregateFunction, JoinKind, Node, Op, Properties};
 use freshet_storage::collection::{Collection, CollectionDescription, HistoryPolicy};
 use freshet_storage::spill::SpillFolder;
 use freshet_types::{Delta, Epoch, RelationId};
@@ -163,7 +164,8 @@ fn plan(append_only: bool) -> Node {
     };
     let fields = ["lk", "lv", "rk", "rv"].map(|name| Field::new(name, DataType::Int64, true));
     let [left, right] = SIDES.map(|relation| Box::new(side(relation)));
-    let op = Op::Join { left, right, on: vec![(0, 0)], residual: None };
+    let null_equality = NullEquality::NullEqualsNothing;
+    let op = Op::Join { kind: JoinKind::Inner, left, right, on: vec![(0, 0)], null_equality, residual: None };
     let join = Node { op, schema: Arc::new(Schema::new(fields.to_vec())), properties: properties.clone() };
     let count = Aggregate {
         function: AggregateFunction::Count,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use freshet_planner::plan::{Node, Op};
+use freshet_planner::plan::{JoinKind, Node, Op};
 use freshet_types::RelationId;
 use timely::dataflow::Scope;
 use timely::worker::Worker as Timely;
@@ -29,8 +29,11 @@ use crate::operators::distinct::Distinct;
 use crate::operators::filter::Map;
 use crate::operators::input::Import;
 use crate::operators::join::Join;
+use crate::operators::outer_join::OuterJoin;
 use crate::operators::output::{Discipline, Publisher};
+use crate::operators::per_group::{PerGroup, WindowFunctions};
 use crate::operators::state::{Placement, State};
+use crate::operators::top_n::TopN;
 use crate::operators::union_all::UnionAll;
 use crate::operators::{Operator, OperatorError};
 use crate::runner::{Books, Deltas, Start, run_import, run_operator, run_output};
@@ -199,9 +202,26 @@ impl Prepare<'_> {
                 let operator = Aggregate::new(input, keys, aggregates, node.schema.clone(), owns_global)?;
                 self.aggregate(input, keys, operator)?
             }
-            Op::Join { left, right, on, residual } => {
+            Op::Window { input, partition, functions } => {
+                let functions = WindowFunctions::new(functions, &input.schema, node.schema.clone())?;
+                let function = Box::new(functions);
+                let operator = PerGroup::new(&input.schema, partition, function, node.schema.clone())?;
+                self.on_groups("Window", input, partition, operator)?
+            }
+            Op::TopN { input, partition, order, offset, limit } => {
+                let (schema, range) = (node.schema.clone(), (*offset, *limit));
+                let operator = TopN::new(schema, partition, order, range, input.properties.append_only)?;
+                self.on_groups("TopN", input, partition, operator)?
+            }
+            Op::Join { kind: JoinKind::Inner, left, right, on, null_equality, residual } => {
+                let on = (&on[..], *null_equality);
                 let operator = Join::new(left, right, on, residual.clone(), node.schema.clone())?;
-                self.join(left, right, on, operator)?
+                self.join(left, right, on.0, operator)?
+            }
+            Op::Join { kind, left, right, on, null_equality, residual } => {
+                let (inputs, on) = ((&**left, &**right), (&on[..], *null_equality));
+                let operator = OuterJoin::new(*kind, inputs, on, residual.as_ref(), node.schema.clone())?;
+                self.outer_join(*kind, inputs, on.0, operator)?
             }
         };
         if node.properties.append_only {
@@ -255,8 +275,8 @@ impl Prepare<'_> {
             Some((first, others)) if others.iter().all(|other| other.spread == first.spread) => first.spread.clone(),
             _ => Spread::Anywhere,
         };
-        let is_unordered = inputs.iter().any(|input| input.discipline == Discipline::Unordered);
-        let discipline = if is_unordered { Discipline::Unordered } else { Discipline::Settled };
+        let least_ordered = inputs.iter().map(|input| input.discipline).max();
+        let discipline = least_ordered.map_or(Discipline::Settled, |discipline| discipline.max(Discipline::Settled));
         let inputs = inputs.into_iter().map(|input| (input, Route::Local)).collect();
         let operator = Box::new(UnionAll::new(node.schema.clone()));
         Ok(Prepared { work: Work::Operator { name: "UnionAll", operator, node: None, inputs }, spread, discipline })
@@ -283,6 +303,21 @@ impl Prepare<'_> {
         Ok(Prepared { work, spread, discipline: Discipline::Settled })
     }
 
+    /// An operator with one state table, which has the rows of the input, and whose results begin with their columns.
+    fn on_groups<O: Operator + State + 'static>(
+        &self,
+        name: &'static str,
+        input: &Node,
+        group: &[usize],
+        mut operator: O,
+    ) -> Result<Prepared, OperatorError> {
+        let (input, route, spread) = self.brought_together(input, group)?;
+        let number = self.with_state(&mut operator, &[spread.placement()])?;
+        let inputs = vec![(input, route)];
+        let work = Work::Operator { name, operator: Box::new(operator), node: number, inputs };
+        Ok(Prepared { work, spread, discipline: Discipline::Settled })
+    }
+
     fn join(
         &self,
         left: &Node,
@@ -294,8 +329,34 @@ impl Prepare<'_> {
         let inputs = vec![self.sent_to(left, &left_keys)?, self.sent_to(right, &right_keys)?];
         let placements = [left_keys.clone(), right_keys].map(Placement::ByColumns);
         let number = self.with_state(&mut operator, &placements)?;
+        let least_ordered = inputs.iter().map(|(input, _)| input.discipline).max();
+        let discipline = least_ordered.map_or(Discipline::Unordered, |discipline| discipline.max(Discipline::Unordered));
         let work = Work::Operator { name: "Join", operator: Box::new(operator), node: number, inputs };
-        Ok(Prepared { work, spread: Spread::by_columns(&left_keys), discipline: Discipline::Unordered })
+        Ok(Prepared { work, spread: Spread::by_columns(&left_keys), discipline })
+    }
+
+    fn outer_join(
+        &self,
+        kind: JoinKind,
+        (left, right): (&Node, &Node),
+        on: &[(usize, usize)],
+        mut operator: OuterJoin,
+    ) -> Result<Prepared, OperatorError> {
+        let (left_keys, right_keys): (Vec<usize>, Vec<usize>) = on.iter().copied().unzip();
+        let inputs = vec![self.sent_to(left, &left_keys)?, self.sent_to(right, &right_keys)?];
+        let left_width = left.schema.fields().len();
+        // The keys of rows that match nothing are those of their own side.
+        let spread = match kind {
+            JoinKind::Full if !on.is_empty() => Spread::Anywhere,
+            JoinKind::Right => {
+                Spread::by_columns(&right_keys.iter().map(|column| left_width + column).collect::<Vec<_>>())
+            }
+            _ => Spread::by_columns(&left_keys),
+        };
+        let placements = operator.placements();
+        let number = self.with_state(&mut operator, &placements)?;
+        let work = Work::Operator { name: "OuterJoin", operator: Box::new(operator), node: number, inputs };
+        Ok(Prepared { work, spread, discipline: Discipline::Revised })
     }
 
     /// Gives an operator its number and its saved state, whose tables lie as `placements` say.

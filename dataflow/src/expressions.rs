@@ -75,7 +75,7 @@ fn add_row_error(row: &Delta, error: &DataFusionError, errors: &mut RowErrors) {
 }
 
 /// What went wrong, as Postgres would say it: no library's name, lower case, no full stop.
-fn message(error: &DataFusionError) -> String {
+pub fn message(error: &DataFusionError) -> String {
     let text = match error.find_root() {
         DataFusionError::ArrowError(error, _) => match error.as_ref() {
             ArrowError::DivideByZero => return "division by zero".to_string(),

@@ -2,8 +2,8 @@
 //! window may be over.
 
 use arrow::datatypes::DataType;
-use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, JoinConstraint, JoinType};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::math::round;
 use datafusion::logical_expr::expr::Cast;
@@ -82,6 +82,27 @@ fn zero_once(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr
     Ok(Transformed::yes(Expr::AggregateFunction(call)))
 }
 
+/// Refuses joins in which a shared column would come from the wrong side: it is the left one for the engine, which is
+/// NULL where only the right side has a row.
+pub(crate) fn check_shared_columns(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let has_wrong = |plan: &LogicalPlan| {
+        let LogicalPlan::Join(join) = plan else { return false };
+        let is_kept = matches!(join.join_type, JoinType::Right | JoinType::Full);
+        is_kept && join.join_constraint == JoinConstraint::Using
+    };
+    let mut found = false;
+    let walked = plan.apply_with_subqueries(|plan| {
+        found |= has_wrong(plan);
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(sql_error)?;
+    if !found {
+        return Ok(());
+    }
+    Err(SqlError::unsupported("RIGHT JOIN and FULL JOIN with USING or NATURAL are not supported yet")
+        .with_hint("write ON l.key = r.key, and coalesce(l.key, r.key) for the shared column"))
+}
+
 /// Refuses windows over what is not a time, which the engine would otherwise try to read as one.
 pub(crate) fn check_windows(plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut wrong = None;
@@ -104,11 +125,11 @@ pub(crate) fn check_windows(plan: &LogicalPlan) -> Result<(), SqlError> {
                             wrong = Some(no_time(time, &data_type));
                         }
                     }
-                    Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+                    Ok(TreeNodeRecursion::Continue)
                 })?;
             }
         }
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        Ok(TreeNodeRecursion::Continue)
     });
     walked.map_err(sql_error)?;
     wrong.map_or(Ok(()), Err)

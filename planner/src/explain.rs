@@ -14,15 +14,16 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::NullEquality;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
+use datafusion::physical_expr::{PhysicalSortExpr, ScalarFunctionExpr};
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use datafusion::scalar::ScalarValue;
 
 use crate::functions::operator_of;
-use crate::plan::{Aggregate, Node, Op, Properties};
+use crate::plan::{Aggregate, JoinKind, Node, Op, Properties};
 use crate::sql_type::sql_name;
 
 /// The plan as lines without line ends.
@@ -54,8 +55,10 @@ fn title(node: &Node) -> String {
         Op::UnionAll { .. } => "Union all".into(),
         Op::Distinct { .. } => "Distinct".into(),
         Op::Aggregate { .. } => "Aggregate".into(),
-        Op::Join { on, .. } if on.is_empty() => "Cross join".into(),
-        Op::Join { .. } => "Join".into(),
+        Op::Window { .. } => "Window".into(),
+        Op::TopN { .. } => "Top rows".into(),
+        Op::Join { kind: JoinKind::Inner, on, .. } if on.is_empty() => "Cross join".into(),
+        Op::Join { kind, .. } => join(*kind).into(),
     }
 }
 
@@ -79,9 +82,37 @@ fn details(node: &Node) -> Vec<(&'static str, String)> {
             let calls = calls.map(|(call, field)| named(&aggregate(call, &input.schema), field.name()));
             details.push(("compute", calls.collect::<Vec<_>>().join(", ")));
         }
-        Op::Join { left, right, on, residual } => {
-            let pairs =
-                on.iter().map(|(l, r)| format!("{} = {}", left.schema.field(*l).name(), right.schema.field(*r).name()));
+        Op::Window { input, partition, functions } => {
+            if !partition.is_empty() {
+                details.push(("partition by", columns_of(partition, &input.schema)));
+            }
+            let order = functions.first().map_or(&[][..], |function| function.order_by());
+            if !order.is_empty() {
+                let keys = order.iter().map(|key| sort_key(key, &input.schema));
+                details.push(("order by", keys.collect::<Vec<_>>().join(", ")));
+            }
+            let results = node.schema.fields().iter().skip(input.schema.fields().len());
+            details.push(("compute", results.map(|field| field.name().clone()).collect::<Vec<_>>().join(", ")));
+        }
+        Op::TopN { partition, order, offset, limit, .. } => {
+            if !partition.is_empty() {
+                details.push(("partition by", columns_of(partition, &node.schema)));
+            }
+            let keys = order.iter().map(|key| {
+                let expr = Arc::new(Column::new(node.schema.field(key.column).name(), key.column));
+                sort_key(&PhysicalSortExpr::new(expr, key.options), &node.schema)
+            });
+            details.push(("order by", keys.collect::<Vec<_>>().join(", ")));
+            details.extend(limit.map(|limit| ("limit", limit.to_string())));
+            details.extend((*offset > 0).then(|| ("offset", offset.to_string())));
+        }
+        Op::Join { left, right, on, null_equality, residual, .. } => {
+            let equals = match null_equality {
+                NullEquality::NullEqualsNothing => "=",
+                NullEquality::NullEqualsNull => "IS NOT DISTINCT FROM",
+            };
+            let names = on.iter().map(|(l, r)| (left.schema.field(*l).name(), right.schema.field(*r).name()));
+            let pairs = names.map(|(left, right)| format!("{left} {equals} {right}"));
             if !on.is_empty() {
                 details.push(("on", pairs.collect::<Vec<_>>().join(" AND ")));
             }
@@ -93,6 +124,29 @@ fn details(node: &Node) -> Vec<(&'static str, String)> {
         Op::Input { .. } | Op::Constant { .. } | Op::UnionAll { .. } | Op::Distinct { .. } => {}
     }
     details
+}
+
+fn join(kind: JoinKind) -> &'static str {
+    match kind {
+        JoinKind::Inner => "Join",
+        JoinKind::Left => "Left join",
+        JoinKind::Right => "Right join",
+        JoinKind::Full => "Full join",
+        JoinKind::Semi => "Semi join",
+        JoinKind::Anti => "Anti join",
+        JoinKind::Mark => "Mark join",
+    }
+}
+
+fn sort_key(key: &PhysicalSortExpr, schema: &Schema) -> String {
+    let direction = if key.options.descending { " DESC" } else { "" };
+    // As in Postgres, NULL is the greatest value.
+    let nulls = match (key.options.nulls_first, key.options.descending) {
+        (true, false) => " NULLS FIRST",
+        (false, true) => " NULLS LAST",
+        _ => "",
+    };
+    format!("{}{direction}{nulls}", expression(&key.expr, schema))
 }
 
 fn named(text: &str, name: &str) -> String {

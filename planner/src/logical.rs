@@ -29,7 +29,7 @@ use datafusion::sql::sqlparser::ast;
 use freshet_types::{Epoch, RelationId, SqlError, SqlState};
 
 use crate::catalog::{PlannerCatalog, Relation, RelationContent, RelationKind};
-use crate::coerce::{check_windows, mean_as_postgres};
+use crate::coerce::{check_shared_columns, check_windows, mean_as_postgres};
 use crate::error::{nearest, sql_error};
 use crate::floats::prefer_floats;
 use crate::functions::undefined_function;
@@ -145,6 +145,7 @@ impl<'a> Names<'a> {
 
     pub fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         check_windows(&plan)?;
+        check_shared_columns(&plan)?;
         let plan = prefer_floats(plan)?;
         let config = self.state.config_options();
         let plan = self.state.analyzer().execute_and_check(plan, config, |_, _| {}).map_err(sql_error)?;
@@ -370,12 +371,23 @@ pub(crate) fn bind(plan: LogicalPlan, values: Vec<ScalarValue>) -> Result<Logica
 
 /// The plan without sorts that nothing depends on: a view has no order.
 pub(crate) fn without_sorts(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
+    // Below a LIMIT the order matters.
+    let in_order = TreeNodeRecursion::Jump;
     let strip = |plan: LogicalPlan| match plan {
-        LogicalPlan::Sort(sort) if sort.fetch.is_none() => Ok(Transformed::yes(Arc::unwrap_or_clone(sort.input))),
-        // Below a LIMIT the order matters; LIMIT is refused with its order.
+        LogicalPlan::Sort(mut sort) if sort.fetch.is_none() => {
+            while let LogicalPlan::Sort(below) = &*sort.input
+                && below.fetch.is_none()
+            {
+                sort = below.clone();
+            }
+            let input = Arc::unwrap_or_clone(sort.input);
+            let next = if matches!(input, LogicalPlan::Limit(_)) { in_order } else { TreeNodeRecursion::Continue };
+            Ok(Transformed::new(input, true, next))
+        }
+        limit @ LogicalPlan::Limit(_) => Ok(Transformed::new(limit, false, in_order)),
         other => Ok(Transformed::no(other)),
     };
-    plan.transform_up(strip).map(|transformed| transformed.data).map_err(sql_error)
+    plan.transform_down(strip).map(|transformed| transformed.data).map_err(sql_error)
 }
 
 fn external(error: SqlError) -> DataFusionError {

@@ -4,15 +4,19 @@
 //! a tree of [`Node`]s. Each has an operator, an output schema, and [`Properties`] that the planner
 //! has proven of its output and that operators may rely on. Columns are referred to by index;
 //! expressions are DataFusion `PhysicalExpr`s over the columns of a node's input, and appear only in
-//! [`Op::Map`] and as the residual of [`Op::Join`]: all other operators see plain columns.
+//! [`Op::Map`], as the residual of [`Op::Join`], and in the functions of [`Op::Window`]: all other operators see plain
+//! columns.
 //!
 //! A plan runs nothing, reads nothing and knows no catalog.
 
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::NullEquality;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::window::WindowExpr;
 use freshet_types::RelationId;
 
 /// One operator with its inputs, and what is known of its output.
@@ -39,10 +43,65 @@ pub enum Op {
     /// One row a group: the `keys` columns of the input, then one column an aggregate.
     /// Without keys there is always exactly one row, even over no input.
     Aggregate { input: Box<Node>, keys: Vec<usize>, aggregates: Vec<Aggregate> },
-    /// Inner equi-join: pairs of rows whose `on` columns (left, right) are equal and not NULL, and for
-    /// which `residual` (over the left columns, then the right) is true. Gives the left columns, then the right.
-    /// An empty `on` is a cross join.
-    Join { left: Box<Node>, right: Box<Node>, on: Vec<(usize, usize)>, residual: Option<Arc<dyn PhysicalExpr>> },
+    /// Rows of two inputs that match: whose `on` columns (left, right) are equal, and for which `residual` (over the
+    /// left columns, then the right) is true. NULL equals NULL only if `null_equality` says so. With an empty `on`
+    /// all rows are equal. What is given of them is said by [`JoinKind`].
+    Join {
+        kind: JoinKind,
+        left: Box<Node>,
+        right: Box<Node>,
+        on: Vec<(usize, usize)>,
+        null_equality: NullEquality,
+        residual: Option<Arc<dyn PhysicalExpr>>,
+    },
+    /// All rows, with a column for each of `functions` behind theirs. The functions look at the rows that agree in the
+    /// columns `partition`, in the order that all of them share.
+    Window { input: Box<Node>, partition: Vec<usize>, functions: Vec<Arc<dyn WindowExpr>> },
+    /// Of the rows that agree in the columns `partition`, those that stand behind the first `offset` in this order, at most
+    /// `limit` of them. Rows that the order does not tell apart stand in the order of all columns.
+    TopN { input: Box<Node>, partition: Vec<usize>, order: Vec<SortKey>, offset: u64, limit: Option<u64> },
+}
+
+/// A column by which rows are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortKey {
+    pub column: usize,
+    pub options: SortOptions,
+}
+
+/// What a join gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinKind {
+    /// The pairs of rows that match: the left columns, then the right.
+    Inner,
+    /// The pairs, and the left rows that match nothing, with NULLs for the right columns.
+    Left,
+    /// The pairs, and the right rows that match nothing.
+    Right,
+    /// The pairs, and the rows of both sides that match nothing.
+    Full,
+    /// The left rows that match something.
+    Semi,
+    /// The left rows that match nothing.
+    Anti,
+    /// All left rows, and in one more column whether they match something.
+    Mark,
+}
+
+impl JoinKind {
+    pub fn gives_pairs(self) -> bool {
+        matches!(self, Self::Inner | Self::Left | Self::Right | Self::Full)
+    }
+
+    /// Whether it matters for a row of the left side (0) or the right one (1) that it matches nothing.
+    pub fn asks_for_partners(self, side: usize) -> bool {
+        match self {
+            Self::Inner => false,
+            Self::Left | Self::Semi | Self::Anti | Self::Mark => side == 0,
+            Self::Right => side == 1,
+            Self::Full => true,
+        }
+    }
 }
 
 /// One aggregate of an [`Op::Aggregate`].
@@ -115,7 +174,11 @@ impl Node {
     pub fn inputs(&self) -> Vec<&Node> {
         match &self.op {
             Op::Input { .. } | Op::Constant { .. } => vec![],
-            Op::Map { input, .. } | Op::Distinct { input } | Op::Aggregate { input, .. } => vec![input],
+            Op::Map { input, .. }
+            | Op::Distinct { input }
+            | Op::Aggregate { input, .. }
+            | Op::Window { input, .. }
+            | Op::TopN { input, .. } => vec![input],
             Op::UnionAll { inputs } => inputs.iter().collect(),
             Op::Join { left, right, .. } => vec![left, right],
         }

@@ -5,18 +5,21 @@ mod current_epoch;
 mod float_extremum;
 mod pg_sleep;
 mod pg_typeof;
+mod ranking;
 mod settings;
 mod sum;
 mod time_zone;
 mod to_char;
+mod variance;
 
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::compute::nullif;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::execution::registry::FunctionRegistry;
 use datafusion::functions::math::signum;
-use datafusion::functions_aggregate::variance::var_samp_udaf;
 use datafusion::logical_expr::async_udf::AsyncScalarUDF;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
@@ -25,8 +28,13 @@ pub fn register(state: &mut SessionState) -> Result<()> {
     state.register_udaf(AggregateUDF::from(sum::CheckedSum::default()).into())?;
     state.register_udaf(AggregateUDF::from(float_extremum::Extremum::least()).into())?;
     state.register_udaf(AggregateUDF::from(float_extremum::Extremum::greatest()).into())?;
-    // Postgres' names of them.
-    state.register_udaf(AggregateUDF::clone(&var_samp_udaf()).with_aliases(["variance"]).into())?;
+    for function in variance::all() {
+        state.register_udaf(function.into())?;
+    }
+    for function in ranking::all() {
+        state.register_udwf(function.into())?;
+    }
+    // Postgres' name of it.
     state.register_udf(ScalarUDF::clone(&signum()).with_aliases(["sign"]).into())?;
     for function in bytes::all().into_iter().chain(settings::all()) {
         state.register_udf(function.into())?;
@@ -38,4 +46,14 @@ pub fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(ScalarUDF::from(current_epoch::CurrentEpoch::default()).into())?;
     state.register_udf(ScalarUDF::from(pg_typeof::PgTypeof::default()).into())?;
     Ok(())
+}
+
+/// The values, NULL where the filter is not true.
+fn masked(values: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
+    let Some(filter) = filter else { return Ok(values.clone()) };
+    let kept = match filter.nulls() {
+        Some(nulls) => filter.values() & nulls.inner(),
+        None => filter.values().clone(),
+    };
+    Ok(nullif(values, &BooleanArray::new(!&kept, None))?)
 }

@@ -8,7 +8,7 @@
 //!
 //! A delta is paired with what the other side holds at that moment, and then joins its own side. Whatever the order
 //! in which the deltas of an epoch arrive, each pair of rows meets exactly once: when the later one comes.
-//! A key with a NULL equals nothing, so such rows are dropped at the door. Without `on` columns every row pairs with
+//! A key with a NULL equals nothing, unless asked for, so such rows are dropped at the door. Without `on` columns every row pairs with
 //! every row.
 
 mod arrangement;
@@ -19,16 +19,18 @@ mod spilled;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::NullEquality;
 use datafusion::physical_expr::PhysicalExpr;
 use freshet_planner::plan::Node;
 use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_storage::spill::SpillFolder;
 use freshet_types::Delta;
 
-use self::arrangement::{Arrangement, Matches};
+pub use self::arrangement::Arrangement;
+use self::arrangement::Matches;
 use crate::expressions::{evaluate_predicate, salvage};
 use crate::limits;
 use crate::memory::StateMemory;
@@ -38,6 +40,7 @@ use crate::operators::{Operator, OperatorError, Output};
 pub struct Join {
     /// Left and right.
     sides: [Side; 2],
+    null_equality: NullEquality,
     residual: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
     /// While saved rows come back.
@@ -55,24 +58,23 @@ impl Join {
     pub fn new(
         left: &Node,
         right: &Node,
-        on: &[(usize, usize)],
+        (on, null_equality): (&[(usize, usize)], NullEquality),
         residual: Option<Arc<dyn PhysicalExpr>>,
         schema: SchemaRef,
     ) -> Result<Self, OperatorError> {
-        for (left_column, right_column) in on {
-            let left_type = left.schema.field(*left_column).data_type();
-            let right_type = right.schema.field(*right_column).data_type();
-            if left_type != right_type {
-                let message = format!("cannot join {left_type} with {right_type}");
-                return Err(OperatorError::Unsupported(message));
-            }
-        }
+        same_types((left, right), on)?;
         let (left_on, right_on): (Vec<usize>, Vec<usize>) = on.iter().copied().unzip();
         let side = |node: &Node, on: Vec<usize>| {
             let rows = Arrangement::new(node.schema.clone(), &on, node.properties.append_only)?;
             Ok::<_, OperatorError>(Side { on, rows })
         };
-        Ok(Self { sides: [side(left, left_on)?, side(right, right_on)?], residual, schema, room: None })
+        let sides = [side(left, left_on)?, side(right, right_on)?];
+        Ok(Self { sides, null_equality, residual, schema, room: None })
+    }
+
+    /// The rows of the left side (0) or the right one (1).
+    pub fn side(&self, side: usize) -> &Arrangement {
+        &self.sides[side].rows
     }
 
     /// Gives the pairs of the rows of `delta`, which came in through `port`, with the rows of the other side.
@@ -89,8 +91,7 @@ impl Join {
         columns.extend(right);
         let options = RecordBatchOptions::new().with_row_count(Some(matches.weights.len()));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
-        let only_inserts = matches.weights.iter().all(|weight| *weight == 1);
-        let pairs = if only_inserts { Delta::inserts(rows) } else { Delta::new(rows, matches.weights) };
+        let pairs = weighted(rows, matches.weights);
         let Some(residual) = &self.residual else {
             out.push(pairs);
             return Ok(());
@@ -103,19 +104,39 @@ impl Join {
     }
 }
 
-/// The rows whose keys have no NULL.
-fn without_null_keys(delta: Delta, on: &[usize]) -> Result<Delta, OperatorError> {
+/// Which rows have no NULL in the columns `on`; `None`: all.
+pub fn without_null(delta: &Delta, on: &[usize]) -> Option<BooleanBuffer> {
     let columns = on.iter().map(|column| delta.columns()[*column].logical_nulls());
     let nulls = columns.fold(None, |all: Option<NullBuffer>, nulls| NullBuffer::union(all.as_ref(), nulls.as_ref()));
-    Ok(match nulls {
-        Some(nulls) if nulls.null_count() > 0 => delta.filter(&BooleanArray::new(nulls.inner().clone(), None))?,
-        _ => delta,
-    })
+    nulls.filter(|nulls| nulls.null_count() > 0).map(|nulls| nulls.into_inner())
+}
+
+/// Rows with their weights, which need not be said if each is there once.
+pub fn weighted(rows: RecordBatch, weights: Vec<i64>) -> Delta {
+    if weights.iter().all(|weight| *weight == 1) { Delta::inserts(rows) } else { Delta::new(rows, weights) }
+}
+
+/// # Errors
+/// If columns that are compared have different types.
+pub fn same_types((left, right): (&Node, &Node), on: &[(usize, usize)]) -> Result<(), OperatorError> {
+    for (left_column, right_column) in on {
+        let left_type = left.schema.field(*left_column).data_type();
+        let right_type = right.schema.field(*right_column).data_type();
+        if left_type != right_type {
+            return Err(OperatorError::Unsupported(format!("cannot join {left_type} with {right_type}")));
+        }
+    }
+    Ok(())
 }
 
 impl Operator for Join {
     fn absorb(&mut self, port: usize, delta: Delta, out: &mut Output) -> Result<(), OperatorError> {
-        let delta = without_null_keys(delta, &self.sides[port].on)?;
+        let delta = match without_null(&delta, &self.sides[port].on) {
+            Some(valid) if self.null_equality == NullEquality::NullEqualsNothing => {
+                delta.filter(&BooleanArray::new(valid, None))?
+            }
+            _ => delta,
+        };
         if delta.is_empty() {
             return Ok(());
         }

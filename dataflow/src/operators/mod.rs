@@ -8,7 +8,10 @@
 //! | [`union_all`] | `UnionAll` | none | all rows, at once |
 //! | [`distinct`] | `Distinct` | a count a row | rows that come or go |
 //! | [`aggregate`] | `Aggregate` | accumulators a group | old and new row of each changed group |
-//! | [`join`] | `Join` | the rows of both sides | new pairs, and pairs undone |
+//! | [`join`] | `Join`, inner | the rows of both sides | new pairs, and pairs undone |
+//! | [`outer_join`] | `Join` | the rows of both sides, or of the left one; the keys that are there | pairs; rows with and without a partner |
+//! | [`per_group`] | `Window` | the rows of each group | what differs in the results of changed groups |
+//! | [`top_n`] | `TopN` | the rows of each partition in order | rows that enter and leave the top |
 //! | [`output`] | the root | none | none: it writes the view's collection |
 //!
 //! An operator is a synchronous state machine. It is handed the deltas of one epoch after the other: any
@@ -23,8 +26,11 @@ pub mod filter;
 pub mod input;
 pub mod join;
 mod key_table;
+pub mod outer_join;
 pub mod output;
+pub mod per_group;
 pub mod state;
+pub mod top_n;
 pub mod union_all;
 
 use std::sync::Arc;

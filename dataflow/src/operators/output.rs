@@ -17,14 +17,16 @@ use freshet_types::{Delta, Epoch, Weights};
 use crate::operators::OperatorError;
 
 /// What is known of the deltas that reach the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Discipline {
     /// Each is an insertion.
     AppendOnly,
     /// Within an epoch, each deletion is of a row that was there before the epoch.
     Settled,
-    /// A row may come and go within an epoch, in any order.
+    /// A row may come and go within an epoch, in any order; but not while the first one brings the snapshots of the inputs.
     Unordered,
+    /// A row may come and go within any epoch.
+    Revised,
 }
 
 /// The writer of one worker's shard of a view.
@@ -66,7 +68,11 @@ impl Publisher {
             }
         }
         if let Some(deltas) = self.waiting.get_mut(&frontier)
-            && (frontier == self.as_of || self.discipline == Discipline::AppendOnly)
+            && match self.discipline {
+                Discipline::AppendOnly => true,
+                Discipline::Settled | Discipline::Unordered => frontier == self.as_of,
+                Discipline::Revised => false,
+            }
         {
             for delta in deltas.extract_if(.., |delta| delta.is_inserts()) {
                 self.writer.apply(Epoch(frontier), &delta)?;
@@ -84,7 +90,7 @@ impl Publisher {
     /// The change of an epoch as deltas that can be applied one after the other.
     fn settle(&self, deltas: Vec<Delta>) -> Result<Vec<Delta>, OperatorError> {
         let Some(first) = deltas.first() else { return Ok(vec![]) };
-        if self.discipline == Discipline::Unordered {
+        if self.discipline >= Discipline::Unordered {
             return Ok(vec![Delta::concat(&first.schema(), &deltas)?.consolidate()?]);
         }
         let (deletions, others): (Vec<Delta>, Vec<Delta>) = deltas.into_iter().partition(deletes_only);
@@ -139,6 +145,18 @@ mod tests {
         publisher.publish(6, |epoch, delta| forwarded.push((epoch, delta.len()))).unwrap();
         assert_eq!((collection.upper(), collection.row_count()), (Epoch(5), 1));
         assert_eq!(forwarded, vec![(3, 2), (5, 1)]);
+    }
+
+    #[test]
+    fn nothing_is_written_early_that_may_be_taken_back() {
+        let collection = collection();
+        let mut publisher = Publisher::new(collection.writer(0), 3, Discipline::Revised);
+        publisher.wait(3, delta(&[1], &[]));
+        publisher.publish(3, |_, _| panic!("the epoch is not complete")).unwrap();
+        publisher.wait(3, delta(&[1], &[-1]));
+        publisher.wait(3, delta(&[1], &[]));
+        publisher.publish(4, |_, delta| assert_eq!(delta.len(), 1)).unwrap();
+        assert_eq!(collection.row_count(), 1);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Whole dataflows on one and more workers.
 
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::NullEquality;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{binary, col, lit};
-use freshet_planner::plan::{Aggregate, AggregateFunction, Node, Op, Properties};
+use freshet_planner::plan::{Aggregate, AggregateFunction, JoinKind, Node, Op, Properties};
 use freshet_types::{Delta, Epoch, RelationId};
 use std::sync::Arc;
 
@@ -39,7 +40,9 @@ pub fn map(input: Node, expressions: Vec<Arc<dyn PhysicalExpr>>) -> Node {
 pub fn join(left: Node, right: Node, on: &[(usize, usize)]) -> Node {
     let types = |node: &Node| node.schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
     let schema = schema(&[types(&left), types(&right)].concat());
-    let op = Op::Join { left: Box::new(left), right: Box::new(right), on: on.to_vec(), residual: None };
+    let (left, right, on) = (Box::new(left), Box::new(right), on.to_vec());
+    let null_equality = NullEquality::NullEqualsNothing;
+    let op = Op::Join { kind: JoinKind::Inner, left, right, on, null_equality, residual: None };
     Node { op, schema, properties: Properties::default() }
 }
 

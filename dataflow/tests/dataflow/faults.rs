@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
-use datafusion::common::Result as DataFusionResult;
+use datafusion::common::{NullEquality, Result as DataFusionResult};
 use datafusion::logical_expr::{ColumnarValue, Operator as Symbol};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{binary, col, lit};
 use freshet_dataflow::Event;
-use freshet_planner::plan::{Node, Op};
+use freshet_planner::plan::{JoinKind, Node, Op};
 use freshet_types::{Epoch, RelationId};
 
 use crate::engine::{map, pairs, rows, totals};
@@ -100,9 +100,11 @@ fn a_plan_that_cannot_run_fails_its_view() {
     let mut running = Running::start(2);
     let text = crate::rows::schema(&[DataType::Utf8]);
     let op = Op::Join {
+        kind: JoinKind::Inner,
         left: Box::new(input(1, &pairs())),
         right: Box::new(input(2, &text)),
         on: vec![(0, 0)],
+        null_equality: NullEquality::NullEqualsNothing,
         residual: None,
     };
     let schema = crate::rows::schema(&[DataType::Int64, DataType::Int64, DataType::Utf8]);

@@ -6,8 +6,10 @@
 mod cluster;
 mod engine;
 mod faults;
+mod outer_joins;
 mod random;
 mod rewrite;
 mod rows;
 mod running;
 mod scripts;
+mod top_n;

@@ -19,9 +19,9 @@ const EPOCHS: u64 = 40;
 const SEEDS: u64 = 3;
 
 /// A row of three columns: a small key, a value, a text.
-type Row = (Option<i64>, Option<i64>, String);
+pub type Row = (Option<i64>, Option<i64>, String);
 
-fn table() -> SchemaRef {
+pub fn table() -> SchemaRef {
     schema(&[INT, INT, DataType::Utf8])
 }
 
@@ -82,12 +82,12 @@ impl Table {
 
 /// Runs `plan` over two random tables and compares it with `naive` at every epoch: straight, and with restarts from the
 /// told state.
-fn compare(plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
+pub fn compare(plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
     compare_within(plan, &StateBudget::default(), naive);
 }
 
 /// [`compare`], with no more state in memory than `state` allows.
-fn compare_within(plan: &Node, state: &StateBudget, naive: impl Fn(&[Row], &[Row]) -> Rows) {
+pub fn compare_within(plan: &Node, state: &StateBudget, naive: impl Fn(&[Row], &[Row]) -> Rows) {
     // On the disk, a seed says more: its files are made and merged all the time.
     let seeds = if state.folder.is_some() { 1 } else { SEEDS };
     compare_restarted(plan, state, seeds, &naive);
@@ -204,7 +204,7 @@ fn global_aggregates() {
     compare(&plan, |rows, _| Rows::from([(naive_aggregates(&rows.iter().collect::<Vec<_>>()), 1)]));
 }
 
-fn line(row: &Row) -> String {
+pub fn line(row: &Row) -> String {
     format!("{} {} {}", word(row.0), word(row.1), row.2)
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::ScalarValue;
+use datafusion::common::{NullEquality, ScalarValue};
 use datafusion::logical_expr::Operator as Symbol;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{binary, col, lit};
@@ -364,7 +364,8 @@ fn deleting_what_is_not_there_is_an_error() {
     assert!(run(&mut grouped, &schemas, "- 1\nflush").is_err());
     let mut distinct = Distinct::new(node.schema.clone()).unwrap();
     assert!(run(&mut distinct, &schemas, "+ 1\n-2 1\nflush").is_err());
-    let mut join = Join::new(&node, &node, &[(0, 0)], None, schema(&[INT, INT])).unwrap();
+    let mut join =
+        Join::new(&node, &node, (&[(0, 0)], NullEquality::NullEqualsNothing), None, schema(&[INT, INT])).unwrap();
     assert!(run(&mut join, &schemas, "+ 1\n right - 1\nflush").is_err());
 }
 
@@ -400,7 +401,14 @@ fn distinct_tells_when_rows_come_and_go() {
 fn a_join_pairs_each_row_once() {
     let sides = [input(1, &schema(&[INT, TEXT])), input(2, &schema(&[TEXT, INT]))];
     let schemas = [sides[0].schema.clone(), sides[1].schema.clone()];
-    let mut operator = Join::new(&sides[0], &sides[1], &[(0, 1)], None, schema(&[INT, TEXT, TEXT, INT])).unwrap();
+    let mut operator = Join::new(
+        &sides[0],
+        &sides[1],
+        (&[(0, 1)], NullEquality::NullEqualsNothing),
+        None,
+        schema(&[INT, TEXT, TEXT, INT]),
+    )
+    .unwrap();
     run(
         &mut operator,
         &schemas,
@@ -445,7 +453,9 @@ fn a_join_pairs_each_row_once() {
 fn a_deletion_may_come_before_its_row_within_an_epoch() {
     let sides = [input(1, &schema(&[INT, TEXT])), append_only(input(2, &schema(&[INT])))];
     let schemas = [sides[0].schema.clone(), sides[1].schema.clone()];
-    let mut operator = Join::new(&sides[0], &sides[1], &[(0, 0)], None, schema(&[INT, TEXT, INT])).unwrap();
+    let mut operator =
+        Join::new(&sides[0], &sides[1], (&[(0, 0)], NullEquality::NullEqualsNothing), None, schema(&[INT, TEXT, INT]))
+            .unwrap();
     run(
         &mut operator,
         &schemas,
@@ -474,7 +484,7 @@ fn a_cross_join_keeps_what_passes_the_residual() {
     let node = input(1, &schema(&[INT]));
     let joined = schema(&[INT, INT]);
     let residual = less_than("c0", "c1", &joined);
-    let mut operator = Join::new(&node, &node, &[], Some(residual), joined).unwrap();
+    let mut operator = Join::new(&node, &node, (&[], NullEquality::NullEqualsNothing), Some(residual), joined).unwrap();
     run(
         &mut operator,
         &[node.schema.clone(), node.schema.clone()],

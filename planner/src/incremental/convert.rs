@@ -14,7 +14,7 @@ use freshet_types::{SqlError, SqlState};
 
 use super::expression::physical;
 use super::map::{cast, identity, map};
-use super::{aggregate, construct, join, not_yet, properties};
+use super::{aggregate, construct, join, not_yet, properties, top_n, window};
 use crate::catalog::{RelationKind, split_reference};
 use crate::coerce::one_zero;
 use crate::error::sql_error;
@@ -30,12 +30,14 @@ pub(super) fn convert(plan: &LogicalPlan, names: &Names) -> Result<Node, SqlErro
         LogicalPlan::Filter(filter) => filter_rows(filter, names),
         LogicalPlan::SubqueryAlias(alias) => convert(&alias.input, names),
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => convert(&sort.input, names),
-        LogicalPlan::Sort(_) => Err(not_yet("ORDER BY ... LIMIT")),
+        LogicalPlan::Sort(sort) => top_n::sorted_first(sort, names),
+        LogicalPlan::Limit(limit) => top_n::limit(limit, names),
         LogicalPlan::Union(union) => union_all(union, names),
         LogicalPlan::Distinct(Distinct::All(input)) => with_one_zero(input, names).map(distinct),
-        LogicalPlan::Distinct(Distinct::On(_)) => Err(not_yet("DISTINCT ON")),
+        LogicalPlan::Distinct(Distinct::On(on)) => top_n::distinct_on(on, names),
         LogicalPlan::Aggregate(aggregate) => aggregate::convert(aggregate, names),
         LogicalPlan::Join(join) => join::convert(join, names),
+        LogicalPlan::Window(window) => window::convert(window, names),
         LogicalPlan::EmptyRelation(empty) => {
             let rows = usize::from(empty.produce_one_row);
             let schema = schema_of(&empty.schema);
@@ -99,6 +101,7 @@ fn project(projection: &Projection, names: &Names) -> Result<Node, SqlError> {
 fn filter_rows(filter: &Filter, names: &Names) -> Result<Node, SqlError> {
     let input = convert(&filter.input, names)?;
     let predicate = physical(&filter.predicate, filter.input.schema())?;
+    let input = top_n::within_row_numbers(input, &predicate);
     let schema = input.schema.clone();
     map(input, Some(predicate), identity(&schema), schema)
 }

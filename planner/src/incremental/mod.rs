@@ -16,6 +16,8 @@ mod properties;
 mod refuse;
 #[cfg(test)]
 mod tests;
+mod top_n;
+mod window;
 
 use std::sync::Arc;
 
@@ -42,6 +44,7 @@ pub(crate) fn plan_view(
     let logical = with_column_names(names.plan(query, &[])?, columns)?;
     refuse::refuse(&logical)?;
     let optimized = optimize::optimize(without_sorts(logical.clone())?, state)?;
+    refuse::refuse_subqueries(&optimized)?;
     let mut node = convert::convert(&optimized, &names)?;
     // Optimizing may narrow a type: `round(x, CAST(6 AS INT))` has the scale 6 once the cast is folded away.
     let schema = under_names_of(&output_schema(&logical), &optimized);
@@ -67,8 +70,6 @@ fn types_of(schema: &SchemaRef) -> Vec<&DataType> {
 /// The name of a plan's outermost construct, for errors.
 fn construct(plan: &LogicalPlan) -> &'static str {
     match plan {
-        LogicalPlan::Window(_) => "a window function (OVER)",
-        LogicalPlan::Limit(_) => "LIMIT",
         LogicalPlan::Unnest(_) => "unnest",
         LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
         LogicalPlan::Subquery(_) => "a LATERAL subquery",

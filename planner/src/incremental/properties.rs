@@ -7,7 +7,7 @@ use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Literal};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::expression::column_index;
-use crate::plan::{Node, Properties};
+use crate::plan::{JoinKind, Node, Properties};
 
 /// Some columns of a relation.
 pub(super) fn input(relation: &Properties, columns: &[usize]) -> Properties {
@@ -90,7 +90,36 @@ pub(super) fn aggregate(input: &Node, keys: &[usize]) -> Properties {
 /// A pair of rows is known by the keys of both, or of one if it is met by at most one row of the other.
 ///
 /// A watermark ends here unless both sides have it and are joined on it: an old row may be met by a new one at any time.
-pub(super) fn join(left: &Node, right: &Node, on: &[(usize, usize)]) -> Properties {
+pub(super) fn join(kind: JoinKind, left: &Node, right: &Node, on: &[(usize, usize)]) -> Properties {
+    let inner = inner_join(left, right, on);
+    let append_only = inner.append_only && matches!(kind, JoinKind::Inner | JoinKind::Semi);
+    let both = |left: &Node, right: &Node| {
+        let width = left.schema.fields().len();
+        let (left, right) = (left.properties.key.as_ref()?, right.properties.key.as_ref()?);
+        Some(left.iter().copied().chain(right.iter().map(|column| column + width)).collect())
+    };
+    let is_unique = |node: &Node, columns: Vec<usize>| {
+        node.properties.key.as_ref().is_some_and(|key| key.iter().all(|column| columns.contains(column)))
+    };
+    let key = match kind {
+        JoinKind::Inner => inner.key.clone(),
+        // Rows that match nothing have the same NULLs on the other side, so only their own key tells them apart.
+        JoinKind::Left if is_unique(right, on.iter().map(|(_, right)| *right).collect()) => left.properties.key.clone(),
+        JoinKind::Right if is_unique(left, on.iter().map(|(left, _)| *left).collect()) => {
+            let width = left.schema.fields().len();
+            right.properties.key.as_ref().map(|key| key.iter().map(|column| column + width).collect())
+        }
+        JoinKind::Left | JoinKind::Right => both(left, right),
+        JoinKind::Full => None,
+        JoinKind::Semi | JoinKind::Anti | JoinKind::Mark => left.properties.key.clone(),
+    };
+    match kind {
+        JoinKind::Inner => inner,
+        _ => Properties { key, append_only, watermarks: Vec::new() },
+    }
+}
+
+fn inner_join(left: &Node, right: &Node, on: &[(usize, usize)]) -> Properties {
     let width = left.schema.fields().len();
     let left_key = left.properties.key.as_ref();
     let right_key: Option<Vec<usize>> =
@@ -110,6 +139,17 @@ pub(super) fn join(left: &Node, right: &Node, on: &[(usize, usize)]) -> Properti
     watermarks.sort_unstable();
     watermarks.dedup();
     Properties { key, append_only: left.properties.append_only && right.properties.append_only, watermarks }
+}
+
+/// A row may get other results as long as rows for its partition may arrive.
+pub(super) fn window(input: &Node) -> Properties {
+    Properties { key: input.properties.key.clone(), append_only: false, watermarks: Vec::new() }
+}
+
+/// Rows leave as others come. One row a partition is known by it.
+pub(super) fn top_n(input: &Node, partition: &[usize], limit: Option<u64>) -> Properties {
+    let by_partition = (limit == Some(1)).then(|| partition.to_vec());
+    Properties { key: by_partition.or(input.properties.key.clone()), append_only: false, watermarks: Vec::new() }
 }
 
 /// Rows written in the query: there from the start, and never again.

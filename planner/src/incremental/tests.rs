@@ -416,23 +416,16 @@ fn overflow_fails_instead_of_wrapping() {
 #[test]
 fn what_cannot_be_maintained_is_refused_by_name() {
     for (sql, construct) in [
-        ("SELECT a FROM things LIMIT 3", "LIMIT"),
-        ("SELECT a FROM things ORDER BY a LIMIT 3", "ORDER BY ... LIMIT"),
-        ("SELECT a, row_number() OVER (ORDER BY b) FROM things", "a window function (OVER)"),
-        ("SELECT x.a FROM things x LEFT JOIN things y ON x.a = y.a", "LEFT JOIN"),
-        ("SELECT x.a FROM things x FULL JOIN things y ON x.a = y.a", "FULL JOIN"),
-        ("SELECT a FROM things WHERE a IN (SELECT id FROM accounts)", "IN (subquery)"),
-        ("SELECT a FROM things WHERE EXISTS (SELECT 1 FROM accounts WHERE id = a)", "EXISTS"),
-        ("SELECT a, (SELECT max(id) FROM accounts) FROM things", "a scalar subquery"),
-        ("SELECT a FROM things INTERSECT SELECT a FROM things", "INTERSECT"),
-        ("SELECT a FROM things EXCEPT ALL SELECT a FROM things", "EXCEPT"),
+        ("SELECT a FROM things LIMIT 3", "LIMIT without ORDER BY"),
+        ("SELECT a, (SELECT id FROM accounts) FROM things", "a scalar subquery that may give more than one row"),
+        ("SELECT a FROM things INTERSECT ALL SELECT a FROM things", "INTERSECT ALL"),
+        ("SELECT a FROM things EXCEPT ALL SELECT a FROM things", "EXCEPT ALL"),
         ("SELECT random() FROM things", "random()"),
         ("SELECT a FROM things WHERE now() > '2020-01-01'", "now()"),
         ("SELECT current_timestamp AS n", "now()"),
         ("SELECT a, sum(b) FROM things GROUP BY ROLLUP (a)", "GROUPING SETS, ROLLUP or CUBE"),
         ("SELECT string_agg(t, ',') FROM things", "the aggregate function string_agg"),
         ("SELECT array_agg(t ORDER BY t) FROM things", "the aggregate function array_agg"),
-        ("SELECT DISTINCT ON (a) a, b FROM things", "DISTINCT ON"),
         (
             "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT n FROM r",
             "WITH RECURSIVE",

@@ -7,12 +7,12 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::coordinator::{Command, TableWrite};
 use crate::execute::rows;
+use crate::server::Server;
 use crate::server::objects::{collection_error, store_error};
 use crate::session::{Response, Session, TransactionStatus};
 
-/// Writes `delta` to the log, then makes it visible; returns when every query from now on will see it. Goes on to the
-/// end even if the client vanishes, and keeps the table locked until then: nobody decides on a state of the table in
-/// which a durable change is missing.
+/// Like [`write_table`], but goes on to the end even if the client vanishes, and keeps the table locked until then:
+/// nobody decides on a state of the table in which a durable change is missing.
 pub async fn commit(
     session: &Session,
     table: RelationId,
@@ -26,12 +26,18 @@ pub async fn commit(
     session
         .finish("write a table", async move {
             let _lock = lock;
-            let logged = server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
-            let writes = vec![TableWrite { table, delta, logged }];
-            let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
-            epoch.map(|_| ()).map_err(collection_error)
+            write_table(&server, table, delta).await
         })
         .await
+}
+
+/// Writes `delta` to the log, then makes it visible; returns when every query from now on will see it. The caller has
+/// locked the table.
+pub async fn write_table(server: &Server, table: RelationId, delta: Delta) -> Result<(), SqlError> {
+    let logged = server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
+    let writes = vec![TableWrite { table, delta, logged }];
+    let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
+    epoch.map(|_| ()).map_err(collection_error)
 }
 
 /// A statement in a transaction block would have to be undone by ROLLBACK, which is not there yet.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{cast, nullif};
+use arrow::compute::cast;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, DecimalType, Field, FieldRef};
 use datafusion::common::{exec_err, internal_err};
 use datafusion::error::{DataFusionError, Result};
@@ -20,6 +20,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 use freshet_types::{SqlError, SqlState};
+
+use super::masked;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct CheckedSum {
@@ -318,14 +320,4 @@ impl GroupsAccumulator for GroupSums {
     fn size(&self) -> usize {
         self.sums.capacity() * size_of::<i128>() + self.seen.capacity()
     }
-}
-
-/// The values, NULL where the filter is not true.
-fn masked(values: &ArrayRef, filter: Option<&BooleanArray>) -> Result<ArrayRef> {
-    let Some(filter) = filter else { return Ok(values.clone()) };
-    let kept = match filter.nulls() {
-        Some(nulls) => filter.values() & nulls.inner(),
-        None => filter.values().clone(),
-    };
-    Ok(nullif(values, &BooleanArray::new(!&kept, None))?)
 }

@@ -20,12 +20,11 @@ use freshet_types::{Delta, RelationId, SqlError, SqlState};
 use tracing::{debug, info, warn};
 
 use crate::catalog::{Object, PUBLIC, TableObject};
-use crate::coordinator::{Command, TableWrite};
+use crate::coordinator::Command;
+use crate::execute::write::write_table;
 use crate::limits::{EXPIRED_ROWS_MAX, TIERS_INTERVAL_MS};
 use crate::server::Server;
-use crate::server::objects::{collection_error, storage_error, store_error};
-
-pub use pressure::free_memory;
+use crate::server::objects::{collection_error, storage_error};
 
 /// How long the end of the past of a view is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -248,10 +247,7 @@ async fn expire_some(
         return Ok(0);
     }
     let (count, delta) = (rows.num_rows(), Delta::deletes(rows));
-    let logged = server.store.append(id, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
-    let writes = vec![TableWrite { table: id, delta, logged }];
-    let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
-    epoch.map_err(collection_error)?;
+    write_table(server, id, delta).await?;
     Ok(count)
 }
 

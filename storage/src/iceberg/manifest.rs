@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use apache_avro::{Reader, Schema as AvroSchema, Writer, from_value, to_value};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use serde_repr::{Deserialize_repr, Serialize_repr};
 
 use super::broken;
 use super::deletes::{DeleteFile, PATH_FIELD_ID};
@@ -13,19 +14,19 @@ use super::schema::partition_avro_type;
 use crate::StorageError;
 
 /// What the files of a manifest hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "i32", try_from = "i32")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize_repr, Deserialize_repr)]
+#[repr(i32)]
 pub(super) enum Content {
-    Data,
-    Deletes,
+    Data = 0,
+    Deletes = 1,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "i32", try_from = "i32")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize_repr, Deserialize_repr)]
+#[repr(i32)]
 pub(super) enum Status {
-    Existing,
-    Added,
-    Deleted,
+    Existing = 0,
+    Added = 1,
+    Deleted = 2,
 }
 
 /// A file in a manifest.
@@ -131,50 +132,6 @@ impl DataFile {
 
     pub fn partition(&self) -> Option<i32> {
         self.partition.values().next().copied().flatten()
-    }
-}
-
-impl From<Content> for i32 {
-    fn from(content: Content) -> Self {
-        match content {
-            Content::Data => 0,
-            Content::Deletes => 1,
-        }
-    }
-}
-
-impl TryFrom<i32> for Content {
-    type Error = String;
-
-    fn try_from(number: i32) -> Result<Self, String> {
-        match number {
-            0 => Ok(Self::Data),
-            1 => Ok(Self::Deletes),
-            _ => Err(format!("{number} is no content of a manifest")),
-        }
-    }
-}
-
-impl From<Status> for i32 {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Existing => 0,
-            Status::Added => 1,
-            Status::Deleted => 2,
-        }
-    }
-}
-
-impl TryFrom<i32> for Status {
-    type Error = String;
-
-    fn try_from(number: i32) -> Result<Self, String> {
-        match number {
-            0 => Ok(Self::Existing),
-            1 => Ok(Self::Added),
-            2 => Ok(Self::Deleted),
-            _ => Err(format!("{number} is no status of a file")),
-        }
     }
 }
 

@@ -15,8 +15,9 @@ use super::count::Count;
 use super::distinct_values::DistinctValues;
 use super::entries::Entries;
 use super::extremum::{Direction, Extremum, ExtremumOfMultiset};
+use super::moments::Spread;
 use super::sum::{DecimalAggregate, FloatAggregate, IntSum, Total};
-use super::variance::{Spread, Variance};
+use super::variance::Variance;
 use crate::operators::OperatorError;
 use crate::operators::state::not_of_this_operator;
 
@@ -133,6 +134,13 @@ pub struct SavedColumns<'a>(pub std::slice::Iter<'a, ArrayRef>);
 impl<'a> SavedColumns<'a> {
     pub fn take(&mut self) -> Result<&'a ArrayRef, OperatorError> {
         self.0.next().ok_or_else(not_of_this_operator)
+    }
+
+    /// The next `count` columns.
+    pub fn several(&mut self, count: usize) -> Result<&'a [ArrayRef], OperatorError> {
+        let (taken, rest) = self.0.as_slice().split_at_checked(count).ok_or_else(not_of_this_operator)?;
+        self.0 = rest.iter();
+        Ok(taken)
     }
 
     /// The next column, which has numbers.

@@ -57,6 +57,11 @@ impl Expansion {
         square
     }
 
+    pub fn plus(mut self, other: Self) -> Self {
+        other.parts.iter().for_each(|part| self.add(*part));
+        self
+    }
+
     pub fn minus(mut self, other: Self) -> Self {
         other.parts.iter().for_each(|part| self.add(-part));
         self

@@ -57,7 +57,7 @@ pub(super) async fn relieve(server: &Server) -> Result<(), SqlError> {
 ///
 /// # Errors
 /// If files cannot be written.
-pub async fn free_memory(server: &Server, bytes: usize) -> Result<usize, SqlError> {
+async fn free_memory(server: &Server, bytes: usize) -> Result<usize, SqlError> {
     let catalog = server.catalog.state();
     let relations = movable(&catalog);
     // The past goes first: no row leaves memory while an epoch before it is readable. Writers let go of it as they go on.
