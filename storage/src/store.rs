@@ -180,7 +180,9 @@ impl Store {
         let db = Arc::new(db);
         let next_sequence = Arc::<AtomicU64>::default();
         // A bucket's local disk is a cache and may be gone tomorrow: there the warm tier is in the bucket too.
-        let (warm, cold) = ((objects.clone(), WARM.into()), (objects.clone(), COLD.into()));
+        // Threads of this runtime wait for what the tiers' own threads read.
+        let tiered = location.apart(&objects)?;
+        let (warm, cold) = ((tiered.clone(), WARM.into()), (tiered, COLD.into()));
         let warm_place = location.folder().map_or(WarmPlace::Bucket, |_| WarmPlace::Disk);
         let tiers = Tiers::new(warm_place, warm, cold, next_sequence.clone())?;
         let store = Self {
