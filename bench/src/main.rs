@@ -15,6 +15,7 @@ mod nexmark;
 mod point_select;
 mod process;
 mod queries;
+mod recovery;
 mod soak;
 
 use anyhow::Result;
@@ -27,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measure Freshet
 ///
 /// Always with the release profile: `cargo run --release -p bench -- nexmark`. All but `nexmark` and `join-spill` need the
-/// server's binary (`cargo build --release`); `kafka`, `freshness` and `soak` need Apache Kafka (`cargo xtask kafka`).
+/// server's binary (`cargo build --release`); `kafka`, `freshness`, `recovery` and `soak` need Apache Kafka (`cargo xtask kafka`).
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -49,6 +50,8 @@ enum Benchmark {
     PointSelect(point_select::Arguments),
     /// Start time, and what a server costs that has nothing to do
     Idle(idle::Arguments),
+    /// Kill a server with a large view: time to the first answer, and to what came meanwhile
+    Recovery(recovery::Arguments),
     /// A steady load for 20 minutes: memory, files and lag as they go
     Soak(soak::Arguments),
 }
@@ -69,6 +72,7 @@ fn main() -> Result<()> {
             Benchmark::Freshness(arguments) => freshness::run(&arguments).await,
             Benchmark::PointSelect(arguments) => point_select::run(&arguments).await,
             Benchmark::Idle(arguments) => idle::run(&arguments).await,
+            Benchmark::Recovery(arguments) => recovery::run(&arguments).await,
             Benchmark::Soak(arguments) => soak::run(&arguments).await,
         }
     })

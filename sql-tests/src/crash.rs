@@ -1,17 +1,26 @@
 //! The crash test: a server under load is killed again and again, and nothing may be lost or counted twice.
 //!
 //! One round: all actors work at once — a [producer](topic) writes records into a topic, [writers](tables) change
-//! tables, [one session](further_views) creates and drops views, and one asks for checkpoints — until the server is
-//! killed at a random moment. It starts again with another number of workers, is sometimes killed while it comes up, and
-//! is then [looked at](check): I-1, I-4, I-6 and I-9 as they show from outside.
+//! tables, one of them rows that [grow old](aging), [one session](further_views) creates and drops views and tables, one
+//! [moves rows between tiers, makes backups and asks for the past](upkeep), and one asks for checkpoints — until the
+//! server is killed: at a random moment, or as soon as it does what is [aimed at](aim). It starts again with another number of
+//! workers, is sometimes killed while it comes up, and is then [looked at](check): I-1, I-4, I-6, I-9 and I-13 as
+//! they show from outside.
 //!
 //! A round is chosen by the seed; when exactly the kill hits is up to the machine.
 
+mod aging;
+mod aim;
+mod bucket;
 pub mod check;
+mod finish;
 mod further_views;
+mod past;
+mod sink;
 mod summary;
 mod tables;
 mod topic;
+mod upkeep;
 pub mod views;
 
 use std::cell::Cell;
@@ -25,16 +34,21 @@ use rand::{Rng, SeedableRng};
 
 use crate::client::Client;
 use crate::kafka::Kafka;
-use crate::proxy::{Fault, Proxy};
-use crate::s3::{self, S3};
+use crate::s3;
 use crate::server::{Server, ServerConfig};
 use crate::wait::let_pass;
 
+use self::aging::AgingRows;
+use self::aim::{Aim, Signs};
+use self::bucket::Bucket;
 use self::check::Checker;
 use self::further_views::FurtherViews;
+use self::past::Past;
+use self::sink::Sink;
 pub use self::summary::Summary;
 use self::tables::Writer;
 use self::topic::Topic;
+use self::upkeep::Upkeep;
 
 /// Sessions that change tables.
 const WRITERS: i32 = 3;
@@ -45,10 +59,9 @@ const CHECKPOINT_INTERVAL_MS: std::ops::Range<u64> = 20..500;
 /// How long the actors work before a kill.
 const ROUND_MS: std::ops::Range<u64> = 1..900;
 /// When a server that comes up is killed.
-const COMING_UP_MS: std::ops::Range<u64> = 0..250;
-/// How long the bucket is in order, and how long it is not.
-const FAULT_EVERY_MS: std::ops::Range<u64> = 20..500;
-const FAULT_MS: std::ops::Range<u64> = 5..150;
+const COMING_UP_MS: std::ops::Range<u64> = 0..400;
+/// The topic of the sink is read from its start, so not after each round.
+const ROUNDS_PER_LOOK_AT_SINK: usize = 10;
 /// How long a server is held.
 const PAUSE_MS: std::ops::Range<u64> = 20..400;
 
@@ -92,36 +105,15 @@ struct Crash<'a> {
     random: StdRng,
     server: Server,
     topic: Topic<'a>,
+    sink: Sink<'a>,
     writers: Vec<Writer>,
+    aging: AgingRows,
     further: FurtherViews,
+    upkeep: Upkeep,
+    past: Past,
     checker: Checker,
     summary: Summary,
     bucket: Option<Bucket>,
-}
-
-/// The bucket with the data, and what comes between it and the server.
-struct Bucket {
-    _s3: S3,
-    proxy: Proxy,
-}
-
-impl Bucket {
-    async fn start() -> Result<Self> {
-        let s3 = S3::start()?;
-        Ok(Self { proxy: Proxy::start(s3.address()).await?, _s3: s3 })
-    }
-
-    /// Makes trouble now and then, which does not last; until dropped.
-    async fn trouble(&self, seed: u64) -> Result<()> {
-        let mut random = StdRng::seed_from_u64(seed);
-        let faults = [Fault::Drop, Fault::Unavailable, Fault::Hang, Fault::Delay(Duration::from_millis(20))];
-        loop {
-            let_pass(Duration::from_millis(random.random_range(FAULT_EVERY_MS))).await;
-            self.proxy.set(*faults.choose(&mut random).context("a fault")?);
-            let_pass(Duration::from_millis(random.random_range(FAULT_MS))).await;
-            self.proxy.set(Fault::None);
-        }
-    }
 }
 
 impl<'a> Crash<'a> {
@@ -131,51 +123,87 @@ impl<'a> Crash<'a> {
         let mut bucket = None;
         if options.data == Data::S3 {
             let started = Bucket::start().await?;
-            config.location = Some(format!("s3://{}/crash", s3::BUCKET));
-            config.environment = s3::environment(started.proxy.address());
+            config.location = Some(bucket::LOCATION.to_owned());
+            config.environment = s3::environment(started.address());
             bucket = Some(started);
         }
         let server = Server::start_with(config).await?;
         let client = server.connect().await?;
         let topic = Topic::create(kafka, &client, random.random()).await?;
-        client.run(tables::CREATE).await?;
-        for (name, query) in views::VIEWS {
-            client.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await.context(*name)?;
+        for tables in [tables::CREATE, aging::CREATE, past::CREATE] {
+            client.run(tables).await?;
         }
-        let mut checker = Checker::default();
+        for (name, query) in views::VIEWS {
+            client.run(&views::create(name, query)).await.context(*name)?;
+        }
+        let sink = Sink::create(kafka, &client, format!("{}-changes", topic.name())).await?;
+        let (mut checker, mut past) = (Checker::default(), Past::default());
+        past.note(&client).await?;
         checker.note_checkpoint(&client).await?;
         let writers = (0..WRITERS).map(|number| Writer::new(number, random.random())).collect();
-        let further = FurtherViews::new(random.random());
-        Ok(Self { options, random, server, topic, writers, further, checker, summary: Summary::default(), bucket })
+        let (aging, further) = (AgingRows::new(random.random()), FurtherViews::new(random.random()));
+        let (upkeep, summary) = (Upkeep::new(random.random())?, Summary::default());
+        Ok(Self {
+            options,
+            random,
+            server,
+            topic,
+            sink,
+            writers,
+            aging,
+            further,
+            upkeep,
+            past,
+            checker,
+            summary,
+            bucket,
+        })
     }
 
     async fn rounds(&mut self, mut progress: impl FnMut(&str)) -> Result<()> {
         let begun = Instant::now();
-        while self.summary.kills < self.options.kills && begun.elapsed() < self.options.time {
+        for round in 1.. {
+            if self.summary.kills >= self.options.kills || begun.elapsed() >= self.options.time {
+                break;
+            }
             let faults = self.round().await?;
             let client = self.server.connect().await?;
             self.resolve(&client).await?;
             self.checker.look(&self.server, &client, &self.topic, &self.further).await?;
+            self.past.compare(&client).await?;
+            if round % ROUNDS_PER_LOOK_AT_SINK == 0 {
+                self.sink.compare(&client).await?;
+            }
             self.summary.note_checkpoints(&client).await?;
+            self.past.note(&client).await?;
             self.checker.note_checkpoint(&client).await?;
-            self.summary.note_load(&self.topic, &self.writers, &self.further);
+            self.summary.note_load(&self.topic, &self.writers, &self.aging, &self.further, &self.upkeep);
             progress(&format!("{:>4} kills  {faults}  {}", self.summary.kills, self.summary.line()));
         }
+        let (sink, rows) = self.finish().await.context("at the end")?;
+        progress(&format!("at the end: {sink} messages of the sink, {rows} rows of the Iceberg table"));
         Ok(())
     }
 
     /// Lets all actors work until the server is killed, and starts it again. Gives what was done to it, in words.
     async fn round(&mut self) -> Result<String> {
         let mut clients = Vec::new();
-        for _ in 0..self.writers.len() + 2 {
+        for _ in 0..self.writers.len() + 4 {
             clients.push(self.server.connect().await?);
         }
+        let aim = Aim::choose(&mut self.random);
         let pause = self.options.pauses && self.random.random_bool(0.2);
         let pause = pause.then(|| Duration::from_millis(self.random.random_range(PAUSE_MS)));
         let work = Duration::from_millis(self.random.random_range(ROUND_MS));
         let asks = self.random.random_bool(0.5).then(|| Duration::from_millis(self.random.random_range(0..200)));
-        let over = Cell::new(false);
-        let (server, topic) = (&mut self.server, &mut self.topic);
+        let (over, under_way) = (Cell::new(false), Cell::new(false));
+        let signs = Signs {
+            data: self.bucket.as_ref().map_or_else(|| self.server.data().to_owned(), Bucket::data),
+            backups: self.upkeep.backups().to_owned(),
+            ddl: &under_way,
+        };
+        let server = &mut self.server;
+        let mut moment = StdRng::seed_from_u64(self.random.random());
         let kill = async {
             let_pass(work).await;
             if let Some(pause) = pause {
@@ -184,41 +212,36 @@ impl<'a> Crash<'a> {
                 server.signal("CONT")?;
                 let_pass(work / 2).await;
             }
+            let hit = signs.wait_for(aim, &mut moment).await;
             over.set(true);
-            server.kill_hard()
+            server.kill_hard()?;
+            anyhow::Ok(hit)
         };
-        let (bucket, seed) = (self.bucket.as_ref(), self.random.random());
-        let kill = async {
-            match bucket {
-                None => kill.await,
-                Some(bucket) => {
-                    let killed = tokio::select! {
-                        killed = kill => killed,
-                        broken = bucket.trouble(seed) => broken,
-                    };
-                    bucket.proxy.set(Fault::None);
-                    killed
-                }
-            }
-        };
-        let (ddl, checkpoints) = (clients.pop().context("a client")?, clients.pop().context("a client")?);
+        let kill = bucket::with_faults(self.bucket.as_ref(), self.random.random(), kill);
+        let mut client = || clients.pop().context("a client");
+        let (ddl, checkpoints, upkeep, aging) = (client()?, client()?, client()?, client()?);
         let writing = self.writers.iter_mut().zip(&clients).map(|(writer, client)| writer.work(client, &over));
-        let (killed, produced, written, changed, asked) = tokio::join!(
+        let (hit, produced, written, aged, changed, kept_up, asked) = tokio::join!(
             kill,
-            topic.produce(&over),
+            self.topic.produce(&over),
             futures::future::try_join_all(writing),
-            self.further.work(&ddl, &over),
+            self.aging.work(&aging, &over),
+            self.further.work(&ddl, &over, &under_way),
+            self.upkeep.work(&upkeep, &self.past, &over),
             ask_for_checkpoints(&checkpoints, asks, &over),
         );
-        killed?;
+        let hit = hit?;
         produced.context("the producer")?;
         written.context("a writer")?;
-        changed.context("creating and dropping views")?;
+        aged.context("the writer of rows that grow old")?;
+        changed.context("creating and dropping")?;
+        kept_up.context("moves, backups and queries of the past")?;
         asked.context("CHECKPOINT")?;
-        self.summary.kills += 1;
+        let hit = if hit == Aim::Ddl && !self.further.was_cut_off() { Aim::AnyTime } else { hit };
+        self.summary.note_kill(hit);
         let more = self.come_up().await?;
         let paused = pause.map_or(String::new(), |pause| format!(" held {pause:?}"));
-        Ok(format!("after {work:>5?}{paused}{more}"))
+        Ok(format!("{} after {work:>5?}{paused}{more}", hit.name()))
     }
 
     /// Starts the server with other settings; sometimes it is killed before it is up.
@@ -228,7 +251,7 @@ impl<'a> Crash<'a> {
             let after = Duration::from_millis(self.random.random_range(COMING_UP_MS));
             self.change_settings();
             self.server.kill_while_starting(after).await?;
-            self.summary.kills += 1;
+            self.summary.note_kill(Aim::Recovery);
             said.push_str(&format!(", coming up after {after:?}"));
         }
         let workers = self.change_settings();
@@ -251,6 +274,7 @@ impl<'a> Crash<'a> {
         for writer in &mut self.writers {
             writer.compare(client).await?;
         }
+        self.aging.compare(client).await?;
         self.further.compare(client).await
     }
 }

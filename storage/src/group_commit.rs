@@ -10,10 +10,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use slatedb::config::{FlushOptions, FlushType};
 use slatedb::{DbSnapshot, WriteBatch};
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -24,6 +26,11 @@ use crate::open_db::OpenDb;
 const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a commit waits while the store fails.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Files of the log, one for each turn, after which what is in them is worth moving into the tree: a server that starts has to
+/// read them one by one. The tree merges its files every five seconds, so not much less.
+const LOG_FILES_MAX: u64 = if cfg!(test) { 40 } else { 1_000 };
+/// How long that is waited for. It goes on by itself.
+const SHORTEN_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
@@ -38,6 +45,8 @@ pub(crate) struct GroupCommit {
     db: Arc<OpenDb>,
     queue: Mutex<Queue>,
     turn: AsyncMutex<()>,
+    /// Turns taken since the log was last shortened.
+    turns: AtomicU64,
 }
 
 #[derive(Default)]
@@ -64,7 +73,7 @@ impl Commit {
 
 impl GroupCommit {
     pub fn new(db: Arc<OpenDb>) -> Self {
-        Self { db, queue: Mutex::default(), turn: AsyncMutex::default() }
+        Self { db, queue: Mutex::default(), turn: AsyncMutex::default(), turns: AtomicU64::new(0) }
     }
 
     /// Makes all of `writes`, or none; durable once this returns. Commits are made in the order of their calls.
@@ -112,7 +121,25 @@ impl GroupCommit {
         if batch.is_empty() {
             return Ok(());
         }
+        self.turns.fetch_add(1, Ordering::Relaxed);
         self.db.write(batch).await
+    }
+
+    /// Has what the log has move into the tree, if that is much. Commits go on meanwhile.
+    pub async fn shorten_log(&self) {
+        if self.turns.load(Ordering::Relaxed) < LOG_FILES_MAX {
+            return;
+        }
+        self.turns.store(0, Ordering::Relaxed);
+        let shortened = async {
+            let db = self.db.get().await?;
+            Ok::<_, StorageError>(db.flush_with_options(FlushOptions { flush_type: FlushType::MemTable }).await?)
+        };
+        match tokio::time::timeout(SHORTEN_MAX, shortened).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot shorten the log of the store; it is tried again later"),
+            Err(_) => tracing::debug!("the log of the store is being shortened"),
+        }
     }
 }
 

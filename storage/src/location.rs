@@ -128,10 +128,25 @@ impl Location {
                     Ok(Err(error)) => return Err(self.cannot_open(bucket::told(prefix, &error))),
                     Err(_) => return Err(self.cannot_open(bucket::silent(prefix, FIRST_ANSWER_BOUND))),
                 }
-                let store = PrefixStore::new(store, prefix.prefix.clone());
-                Ok(Arc::new(WatchedStore::new(store, self.to_string())))
+                Ok(self.watched(store, prefix))
             }
         }
+    }
+
+    /// The store that was `opened` here, for use on other threads: with connections of its own, which depend on no thread but
+    /// those that use it. A connection belongs to the runtime on which it was made, and goes on only as long as that one does.
+    ///
+    /// # Errors
+    /// If its settings make no sense.
+    pub(crate) fn apart(&self, opened: &Arc<dyn ObjectStore>) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        match self {
+            Self::Folder(_) => Ok(opened.clone()),
+            Self::Bucket(prefix) => Ok(self.watched(bucket::connect(prefix)?, prefix)),
+        }
+    }
+
+    fn watched(&self, store: Arc<dyn ObjectStore>, prefix: &BucketPrefix) -> Arc<dyn ObjectStore> {
+        Arc::new(WatchedStore::new(PrefixStore::new(store, prefix.prefix.clone()), self.to_string()))
     }
 
     /// The same, but nothing is made.

@@ -44,9 +44,15 @@ const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
 const UNFLUSHED_BYTES_MAX: usize = 4 * MEMTABLE_BYTES;
 /// How often to look at the manifest, to learn of compactions, and of having been fenced while there is nothing to write.
 const MANIFEST_POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// How often to delete files that are not needed any more, and how old they must be.
+/// How often to delete files of the tree that are not needed any more, and how old they must be: readers may still have them.
 const GARBAGE_INTERVAL: Duration = Duration::from_secs(60);
 const GARBAGE_AGE_MIN: Duration = Duration::from_secs(10 * 60);
+/// The same for files of the log whose changes are in the tree. Each commit makes one, hundreds a second under load.
+/// Nobody reads them but a server that starts, and it first looks where the tree ends; so they need no age to speak of.
+const LOG_GARBAGE_INTERVAL: Duration = Duration::from_secs(10);
+const LOG_GARBAGE_AGE_MIN: Duration = Duration::from_secs(10);
+/// In a bucket each look costs a request for every thousand files, and commits are fewer.
+const LOG_GARBAGE_INTERVAL_REMOTE: Duration = Duration::from_secs(60);
 /// The mark of a location into which a backup is being restored.
 pub(crate) const UNFINISHED: &str = "RESTORING";
 /// The version of what is kept, as a whole: a server that does not know it must not touch anything. Data without it has
@@ -152,6 +158,10 @@ impl Store {
     /// # Errors
     /// If the location cannot be read and written.
     pub async fn open_at(location: &Location, cache: Option<&DiskCache>) -> Result<Self, StorageError> {
+        Self::open_with(location, settings(location, cache)).await
+    }
+
+    async fn open_with(location: &Location, settings: Settings) -> Result<Self, StorageError> {
         let failed = |error: StorageError| match error {
             error @ (StorageError::Fenced | StorageError::Open { .. }) => error,
             error => location.cannot_open(error.to_string()),
@@ -166,11 +176,13 @@ impl Store {
                 return Err(location.cannot_open(reason.to_owned()));
             }
         }
-        let db = OpenDb::open(objects.clone(), settings(location, cache)).await.map_err(failed)?;
+        let db = OpenDb::open(objects.clone(), settings).await.map_err(failed)?;
         let db = Arc::new(db);
         let next_sequence = Arc::<AtomicU64>::default();
         // A bucket's local disk is a cache and may be gone tomorrow: there the warm tier is in the bucket too.
-        let (warm, cold) = ((objects.clone(), WARM.into()), (objects.clone(), COLD.into()));
+        // Threads of this runtime wait for what the tiers' own threads read.
+        let tiered = location.apart(&objects)?;
+        let (warm, cold) = ((tiered.clone(), WARM.into()), (tiered, COLD.into()));
         let warm_place = location.folder().map_or(WarmPlace::Bucket, |_| WarmPlace::Disk);
         let tiers = Tiers::new(warm_place, warm, cold, next_sequence.clone())?;
         let store = Self {
@@ -276,6 +288,11 @@ pub(crate) fn settings(location: &Location, cache: Option<&DiskCache>) -> Settin
         min_age: GARBAGE_AGE_MIN,
         ..GarbageCollectorDirectoryOptions::default()
     };
+    let log_garbage = GarbageCollectorDirectoryOptions {
+        interval: Some(if location.is_remote() { LOG_GARBAGE_INTERVAL_REMOTE } else { LOG_GARBAGE_INTERVAL }),
+        min_age: LOG_GARBAGE_AGE_MIN,
+        ..GarbageCollectorDirectoryOptions::default()
+    };
     let cache = cache.filter(|_| location.is_remote()).map(|cache| ObjectStoreCacheOptions {
         root_folder: Some(cache.folder.clone()),
         max_cache_size_bytes: Some(usize::try_from(cache.bytes_max).unwrap_or(usize::MAX)),
@@ -290,7 +307,10 @@ pub(crate) fn settings(location: &Location, cache: Option<&DiskCache>) -> Settin
         l0_sst_size_bytes: MEMTABLE_BYTES,
         max_unflushed_bytes: UNFLUSHED_BYTES_MAX,
         garbage_collector_options: Some(GarbageCollectorOptions {
-            wal_options: Some(garbage),
+            wal_options: Some(log_garbage),
+            // The empty files with which servers fence their predecessors stay for ever: one that was suspended for a year must
+            // still find the place of its next write taken.
+            wal_fence_options: None,
             compacted_options: Some(garbage),
             detach_options: None,
             // The local file system has no conditional overwrites, which boundary files need.
@@ -307,7 +327,10 @@ pub(crate) fn settings(location: &Location, cache: Option<&DiskCache>) -> Settin
 
 #[cfg(test)]
 mod tests {
+    use freshet_types::Epoch;
+
     use super::*;
+    use crate::checkpoint::Checkpoints;
 
     #[tokio::test]
     async fn named_values_survive_a_restart() {
@@ -366,6 +389,72 @@ mod tests {
         }
         let db = slatedb::Db::open("store", location_store(location).await).await.unwrap();
         assert_eq!(db.get(OPENINGS).await.unwrap(), openings);
+    }
+
+    /// Settings with which files of the log go as soon as they may.
+    fn with_quick_garbage(location: &Location) -> Settings {
+        let mut settings = settings(location, None);
+        let garbage = settings.garbage_collector_options.as_mut().unwrap().wal_options.as_mut().unwrap();
+        (garbage.interval, garbage.min_age) = (Some(Duration::from_millis(20)), Duration::ZERO);
+        settings
+    }
+
+    /// Waits until the log has at most so many files.
+    async fn wait_for_log_files(folder: &std::path::Path, files_max: usize) {
+        let files = || std::fs::read_dir(folder.join("store/wal")).unwrap().count();
+        let bounded = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(10));
+            while files() > files_max {
+                tick.tick().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), bounded).await;
+        waited.unwrap_or_else(|_| panic!("there are still {} files", files()));
+    }
+
+    /// The log has a file a commit; those whose changes are in the tree go, and take nothing with them.
+    #[tokio::test]
+    async fn the_files_of_the_log_are_bounded() {
+        const COMMITS: usize = 80;
+        let dir = tempfile::tempdir().unwrap();
+        let location = Location::parse(dir.path().to_str().unwrap()).unwrap();
+        let value = |n: usize| Bytes::from(vec![u8::try_from(n).unwrap(); 1 << 20]);
+        for opening in 0..2 {
+            // No close: the second opening finds what a process left that was killed.
+            let store = Store::open_with(&location, with_quick_garbage(&location)).await.unwrap();
+            for n in 0..COMMITS * opening {
+                assert!(store.get_meta(&n.to_string()).await.unwrap() == Some(value(n)), "{n}");
+            }
+            for n in COMMITS * opening..COMMITS * (opening + 1) {
+                store.put_meta(&n.to_string(), value(n)).await.unwrap();
+            }
+            // As many as fit into memory are needed to start again.
+            wait_for_log_files(dir.path(), (MEMTABLE_BYTES >> 20) + 8).await;
+        }
+        let store = Store::open_at(&location, None).await.unwrap();
+        for n in 0..2 * COMMITS {
+            assert!(store.get_meta(&n.to_string()).await.unwrap() == Some(value(n)), "{n}");
+        }
+    }
+
+    /// Many small commits leave a short log too, once there is a checkpoint after them.
+    #[tokio::test]
+    async fn a_checkpoint_shortens_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = Location::parse(dir.path().to_str().unwrap()).unwrap();
+        let store = Store::open_with(&location, with_quick_garbage(&location)).await.unwrap();
+        let (mut checkpoints, _) = Checkpoints::open(&store).await.unwrap();
+        for n in 0..100_u32 {
+            store.put_meta(&n.to_string(), Bytes::from(n.to_string())).await.unwrap();
+        }
+        checkpoints.begin(Epoch(1)).commit(String::new(), Vec::new()).await.unwrap();
+        wait_for_log_files(dir.path(), 8).await;
+        drop((store, checkpoints));
+        let store = Store::open_at(&location, None).await.unwrap();
+        assert_eq!(Checkpoints::open(&store).await.unwrap().0.epoch(), Some(Epoch(1)));
+        for n in 0..100_u32 {
+            assert_eq!(store.get_meta(&n.to_string()).await.unwrap().unwrap(), n.to_string());
+        }
     }
 
     async fn location_store(location: &str) -> Arc<dyn ObjectStore> {

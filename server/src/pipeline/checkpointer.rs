@@ -291,7 +291,9 @@ impl Checkpointer {
             }
         }
         for id in views.keys().copied().collect::<Vec<_>>() {
-            let mut upper = views[&id].collection.watch_upper();
+            // Others may have been lost while one was waited for.
+            let Some(view) = views.get(&id) else { continue };
+            let mut upper = view.collection.watch_upper();
             while *upper.borrow_and_update() < content.epoch && views.contains_key(&id) {
                 if tokio::time::timeout(Duration::from_millis(50), upper.changed()).await.is_err() {
                     self.leave_out_lost(&mut views);

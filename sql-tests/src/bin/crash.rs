@@ -10,11 +10,12 @@ use freshet_sql_tests::kafka::Kafka;
 
 /// Kill a Freshet under load, again and again, and look whether anything was lost or counted twice
 ///
-/// A producer writes records into a Kafka topic, sessions change tables, create and drop views, and ask for
-/// checkpoints. The server gets `kill -9` at random moments: at work, during a checkpoint or DDL, while it comes up. It comes up
-/// again with another number of workers and another checkpoint interval. Then every view must equal its query, every
-/// record must be counted once, and the tables must hold what was acknowledged; and no view that is in a
-/// checkpoint may have been computed again.
+/// A producer writes records into a Kafka topic, sessions change tables, create and drop views and tables, move rows between
+/// tiers, make backups, read the past, and ask for checkpoints. The server gets `kill -9` at random moments, or as soon as
+/// it is seen to write a checkpoint, move rows, delete what was replaced, work on DDL or on a backup; and while it comes up. It
+/// comes up again with another number of workers and another checkpoint interval. Then every view must equal its query, every
+/// record must be counted once, the tables must hold what was acknowledged, the past must be what it was, and the
+/// topic of a sink must have each change once; and no view that is in a checkpoint may have been computed again.
 #[derive(Parser)]
 #[command(name = "crash", after_help = EXAMPLES)]
 struct Arguments {

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::aging::AgingRows;
+use super::aim::{Aim, Hits};
 use super::further_views::FurtherViews;
 use super::tables::Writer;
 use super::topic::Topic;
+use super::upkeep::Upkeep;
 use crate::client::Client;
 
 #[derive(Debug, Default)]
 pub struct Summary {
     pub kills: usize,
+    hits: Hits,
     /// From the start of each process that came up to when it was ready.
     pub starts: Vec<Duration>,
     /// Of each checkpoint.
@@ -20,7 +24,10 @@ pub struct Summary {
     pub bytes: Vec<u64>,
     records: u64,
     writes: usize,
-    views: usize,
+    created: usize,
+    moves: usize,
+    backups: usize,
+    past: usize,
 }
 
 impl Summary {
@@ -33,20 +40,36 @@ impl Summary {
         Ok(())
     }
 
-    pub(super) fn note_load(&mut self, topic: &Topic<'_>, writers: &[Writer], further: &FurtherViews) {
+    pub(super) fn note_kill(&mut self, hit: Aim) {
+        self.kills += 1;
+        self.hits.add(hit);
+    }
+
+    pub(super) fn note_load(
+        &mut self,
+        topic: &Topic<'_>,
+        writers: &[Writer],
+        aging: &AgingRows,
+        further: &FurtherViews,
+        upkeep: &Upkeep,
+    ) {
         self.records = topic.rows + topic.garbage;
-        self.writes = writers.iter().map(|writer| writer.acknowledged).sum();
-        self.views = further.acknowledged;
+        self.writes = writers.iter().map(|writer| writer.acknowledged).sum::<usize>() + aging.acknowledged;
+        self.created = further.acknowledged;
+        (self.moves, self.backups, self.past) = (upkeep.moves, upkeep.made, upkeep.asked);
     }
 
     /// The load so far, in a few words.
     pub fn line(&self) -> String {
-        format!("{} records, {} writes, {} views created or dropped", self.records, self.writes, self.views)
+        let Self { records, writes, created, moves, backups, past, .. } = self;
+        format!(
+            "{records} records, {writes} writes, {created} created or dropped, {moves} moves, {backups} backups, {past} queries of the past"
+        )
     }
 
     /// All of it, in a few lines.
     pub fn text(&self) -> String {
-        let mut text = format!("{} kills, {}\n", self.kills, self.line());
+        let mut text = format!("{} kills, {}\nkilled during: {}\n", self.kills, self.line(), self.hits.text());
         let starts: Vec<u64> = self.starts.iter().map(|start| u64::try_from(start.as_millis()).unwrap_or(0)).collect();
         for (what, values) in [
             ("ms from start to ready", &starts),

@@ -15,8 +15,9 @@ use super::{Outcome, unless_cut_off};
 use crate::client::{Client, TextRow};
 
 pub const CREATE: &str = "
-    CREATE TABLE stock (id INT PRIMARY KEY, w INT NOT NULL, k INT, g TEXT, x BIGINT, m NUMERIC(12,2));
-    CREATE TABLE notes (w INT NOT NULL, k INT, y INT)";
+    CREATE TABLE stock (id INT PRIMARY KEY, w INT NOT NULL, k INT, g TEXT, x BIGINT, m NUMERIC(12,2))
+    WITH (hot = '0s', warm = '1s', cold = '36500 days');
+    CREATE TABLE notes (w INT NOT NULL, k INT, y INT) WITH (hot = '1s')";
 
 const IDS_EACH: i32 = 60;
 const GROUPS: [&str; 4] = ["red", "green", "blue", "grey"];

@@ -39,6 +39,10 @@ impl<'a> Topic<'a> {
         Ok(Self { kafka, name, random: StdRng::seed_from_u64(seed), rows: 0, garbage: 0 })
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Writes records until it is over. All of them are acknowledged.
     pub async fn produce(&mut self, over: &Cell<bool>) -> Result<()> {
         while !over.get() {

@@ -1,6 +1,7 @@
 //! The views of the crash test: at least one of every operator, over the topic, over the tables, and over each other.
 //!
-//! A new operator adds a line. `events` is the topic, `stock` a table with a key, and `notes` one without.
+//! A new operator adds a line. `events` is the topic, `stock` a table with a key, `notes` one without, and `readings` one whose
+//! rows expire.
 
 /// Names and queries, in the order of creation.
 pub const VIEWS: &[(&str, &str)] = &[
@@ -35,9 +36,28 @@ pub const VIEWS: &[(&str, &str)] = &[
         "windows",
         "SELECT window_start, g, count(*) AS n, sum(x) AS x FROM TUMBLE(events, at, INTERVAL '1 minute') GROUP BY window_start, g",
     ),
+    super::sink::VIEW,
+    ("per_reading", "SELECT v, count(*) AS n, max(id) AS id1 FROM readings GROUP BY v"),
     ("event_ratios", "SELECT id, 100 / (x - 7) AS ratio FROM events"),
     ("stock_ratios", "SELECT id, 100 / x AS ratio FROM stock"),
 ];
+
+/// Options of some: what lies in files, of what the past is known, and whose state goes to the disk.
+const OPTIONS: &[(&str, &str)] = &[
+    (SEEN, "hot = '0s', warm = '3s', cold = '36500 days', time_column = 'at'"),
+    ("stock_groups", "hot = '0s'"),
+    ("enriched", "hot = '1s', warm = '2s', memory = '1MiB', on_limit = 'spill'"),
+    ("pairs", "memory = '64KiB', on_limit = 'spill'"),
+    ("windows", "hot = '0s', warm = '0s', time_column = 'window_start'"),
+    ("event_total", "history = '1 hour'"),
+    ("stock_total", "history = '1 hour'"),
+];
+
+/// The statement that creates a view.
+pub fn create(name: &str, query: &str) -> String {
+    let options = OPTIONS.iter().find(|(of, _)| *of == name).map(|(_, options)| format!("WITH ({options})"));
+    format!("CREATE MATERIALIZED VIEW {name} {} AS {query}", options.unwrap_or_default())
+}
 
 /// The view that has every row of the topic.
 pub const SEEN: &str = "seen";

@@ -315,7 +315,10 @@ impl Checkpoint<'_> {
         checkpoints.uncertain.extend(outbox.iter().map(|write| write.key().clone()));
         writes.extend(outbox);
         checkpoints.commits.commit(writes).await?;
-        Ok(checkpoints.stored(prepared).await)
+        let stats = checkpoints.stored(prepared).await;
+        // Now that the records of tables' logs are gone, little of them gets into the tree.
+        checkpoints.commits.shorten_log().await;
+        Ok(stats)
     }
 }
 

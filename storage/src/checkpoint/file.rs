@@ -16,10 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::buffer::Buffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use freshet_types::keys::hash_bytes;
@@ -36,6 +37,7 @@ const FOLDER: &str = "checkpoints";
 const EXTENSION: &str = ".ckpt";
 const HEADER: &[u8; 8] = b"FRESHCK\x01";
 const ALIGNMENT: u64 = 64;
+const CHECKSUM_DIFFERS: &str = "its checksum does not match";
 
 /// Where a part of a file is, and what it must hash to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,14 +135,41 @@ impl CheckpointFiles {
     /// # Errors
     /// If they are not those that were written.
     pub async fn read(&self, part: &PartRef, owner: &impl std::fmt::Display) -> Result<Bytes, StorageError> {
+        let bytes = self.read_unchecked(part, owner).await?;
+        if !part.holds(&bytes) {
+            return Err(part.damaged(owner, CHECKSUM_DIFFERS));
+        }
+        Ok(bytes)
+    }
+
+    /// The rows of a part. Checking and decoding take time, so other threads do that, each for a part.
+    ///
+    /// # Errors
+    /// If they are not those that were written.
+    pub async fn read_rows(
+        &self,
+        part: &PartRef,
+        owner: &impl std::fmt::Display,
+    ) -> Result<Vec<RecordBatch>, StorageError> {
+        let bytes = self.read_unchecked(part, owner).await?;
+        let expected = *part;
+        let decoded = tokio::task::spawn_blocking(move || {
+            if expected.holds(&bytes) {
+                decode(bytes).map_err(|error| error.to_string())
+            } else {
+                Err(CHECKSUM_DIFFERS.to_owned())
+            }
+        });
+        let decoded = decoded.await.map_err(|error| StorageError::Io { reason: error.to_string() })?;
+        decoded.map_err(|reason| part.damaged(owner, reason))
+    }
+
+    async fn read_unchecked(&self, part: &PartRef, owner: &impl std::fmt::Display) -> Result<Bytes, StorageError> {
         self.check_header(part, owner).await?;
         let range = part.offset..part.offset.saturating_add(part.length);
         let bytes = self.read_range(part, owner, range).await?;
         if bytes.len() as u64 != part.length {
             return Err(part.damaged(owner, "the file is too short"));
-        }
-        if !part.holds(&bytes) {
-            return Err(part.damaged(owner, "its checksum does not match"));
         }
         Ok(bytes)
     }
@@ -255,7 +284,13 @@ fn compact(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// The rows of a part.
-pub(crate) fn decode_rows(bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
-    StreamReader::try_new(bytes, None)?.collect()
+/// The rows of a part. They stay in its bytes, which are not copied.
+fn decode(bytes: Bytes) -> Result<Vec<RecordBatch>, ArrowError> {
+    let mut bytes = Buffer::from(bytes);
+    let (mut decoder, mut batches) = (StreamDecoder::new(), Vec::new());
+    while !bytes.is_empty() {
+        batches.extend(decoder.decode(&mut bytes)?);
+    }
+    decoder.finish()?;
+    Ok(batches)
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use freshet_types::{Epoch, RelationId};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
 use super::change::StateRows;
@@ -18,6 +20,9 @@ use crate::collection::restore::ShardOf;
 use crate::collection::rows::RowLog;
 use crate::collection::segment::Segment;
 use crate::collection::{Collection, CollectionDescription, HistoryPolicy};
+
+/// State tables that are brought back at once.
+const TABLES_AT_ONCE: usize = 4;
 
 /// State tables that were brought back, on their way to [`super::Checkpoints`].
 pub(super) type Returned = Arc<Mutex<BTreeMap<PieceId, StateLog>>>;
@@ -146,23 +151,38 @@ impl Recovered {
     /// If a part is damaged.
     pub async fn state(&self, relation: RelationId) -> Result<Vec<(Part, Vec<StateRows>)>, StorageError> {
         let stored = self.take(|id| id.relation == relation && matches!(id.part, Part::State { .. }));
+        // Boxed: as with the segments of a piece.
+        let brought_back: Vec<BoxFuture<'_, _>> =
+            stored.iter().map(|(id, piece)| self.table(*id, piece).boxed()).collect();
         let mut tables = Vec::with_capacity(stored.len());
-        for (id, piece) in &stored {
-            let segments = segments::load(&self.files, *id, piece).await?;
-            let is_empty = segments.is_empty();
-            let restored = StateLog::restored(segments);
-            let damaged = |reason| StorageError::Damaged { name: id.to_string(), reason };
-            match restored.map_err(|error| damaged(error.to_string()))? {
-                Some((log, rows)) => {
-                    self.returned.lock().insert(*id, log);
-                    tables.push((id.part, rows));
-                }
-                // Its schema is not known before its first row.
-                None if is_empty => tables.push((id.part, Vec::new())),
-                None => return Err(damaged("its segments do not have the same columns".to_owned())),
-            }
+        let mut brought_back = futures::stream::iter(brought_back).buffered(TABLES_AT_ONCE);
+        while let Some((id, table)) = brought_back.try_next().await? {
+            let rows = table.map(|(log, rows)| {
+                self.returned.lock().insert(id, log);
+                rows
+            });
+            tables.push((id.part, rows.unwrap_or_default()));
         }
         Ok(tables)
+    }
+
+    /// A state table with its rows; `None` if it never had any, so that its schema is not known.
+    async fn table(
+        &self,
+        id: PieceId,
+        piece: &Piece,
+    ) -> Result<(PieceId, Option<(StateLog, Vec<StateRows>)>), StorageError> {
+        let segments = segments::load(&self.files, id, piece).await?;
+        if segments.is_empty() {
+            return Ok((id, None));
+        }
+        // It looks at each row.
+        let restored = tokio::task::spawn_blocking(move || StateLog::restored(segments)).await;
+        let restored = restored.map_err(|error| StorageError::Io { reason: error.to_string() })?;
+        let damaged = |reason| StorageError::Damaged { name: id.to_string(), reason };
+        let table = restored.map_err(|error| damaged(error.to_string()))?;
+        let table = table.ok_or_else(|| damaged("its segments do not have the same columns".to_owned()))?;
+        Ok((id, Some(table)))
     }
 
     fn take(&self, wanted: impl Fn(&PieceId) -> bool) -> BTreeMap<PieceId, Piece> {

@@ -7,7 +7,7 @@
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
-use super::file::{CheckpointFiles, FileWriter, PartRef, decode_rows, encode_rows};
+use super::file::{CheckpointFiles, FileWriter, PartRef, encode_rows};
 use super::manifest::{Piece, PieceId, RowsPart, StoredSegment};
 use super::tiered;
 use crate::StorageError;
@@ -90,8 +90,7 @@ pub(super) async fn load_segment(
 ) -> Result<Segment, StorageError> {
     let mut batches = Vec::with_capacity(stored.parts.len());
     for RowsPart { rows, part } in &stored.parts {
-        let bytes = files.read(part, &id).await?;
-        let found = decode_rows(&bytes).map_err(|error| part.damaged(&id, error.to_string()))?;
+        let found = files.read_rows(part, &id).await?;
         if found.iter().map(|batch| batch.num_rows()).sum::<usize>() != *rows {
             return Err(part.damaged(&id, format!("it does not have {rows} rows")));
         }

@@ -66,7 +66,7 @@ pub enum WarmPlace {
 /// The bytes of a range of a file.
 type BlockKey = (u64, u64, u64);
 
-/// All files of the warm and the cold tier.
+/// All files of the warm and the cold tier. Its stores are used on its own threads alone: see [`super::io`].
 pub struct Tiers {
     warm: Arc<dyn ObjectStore>,
     cold: Arc<dyn ObjectStore>,
@@ -247,7 +247,9 @@ impl Tiers {
     pub(crate) async fn delete_unknown(&self, kept: &BTreeSet<(Tier, Path)>) -> Result<(), StorageError> {
         for tier in [Tier::Warm, Tier::Cold] {
             let (store, root) = self.place(tier);
-            let found: Vec<_> = store.list(Some(root)).try_collect().await?;
+            let (listed, below) = (store.clone(), root.clone());
+            let found = self.io.spawn(async move { listed.list(Some(&below)).try_collect::<Vec<_>>().await }).await;
+            let found = found.ok_or_else(|| StorageError::Io { reason: "listing files broke off".to_owned() })??;
             for object in found {
                 let Some(parts) = object.location.prefix_match(root) else { continue };
                 let path: Path = parts.collect();

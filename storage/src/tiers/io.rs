@@ -1,7 +1,8 @@
 //! Threads for reading and writing files of tiers.
 //!
 //! They are apart from all others because others wait for them: a dataflow worker, or a query's thread in the middle of a
-//! look-up. What runs here never waits for anybody but the outside, so nobody can wait in a circle.
+//! look-up. What runs here never waits for anybody but the outside, so nobody can wait in a circle. That goes for connections too: those of a
+//! client are driven by the runtime that made them, so the clients of the tiers are used here alone.
 
 use std::future::Future;
 
