@@ -214,6 +214,8 @@ pub struct Subscribe {
     pub progress: bool,
     /// Tell a change as its key and the new row.
     pub upsert: bool,
+    /// Tell of rows that leave because they have expired.
+    pub expired: bool,
     /// Begin after this instant, to be evaluated with [`crate::Planner::instant`].
     pub as_of: Option<Expression>,
 }

@@ -160,6 +160,7 @@ impl Running {
         let heard = Heard { failures, memory_short: memory.short() };
         let (coordinator, inbox, handle) =
             Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, heard, readers);
+        let coordinator = coordinator.starting_after(loaded.logged);
 
         let query_state = query_state(&config, &config.local_folder().join("query-spill"))?;
         let server = Arc::new(Server {

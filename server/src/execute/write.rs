@@ -5,7 +5,7 @@ use freshet_planner::Returning;
 use freshet_types::{Delta, RelationId, SqlError, SqlState};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::coordinator::{Command, TableWrite};
+use crate::coordinator::{Cause, Command, TableWrite};
 use crate::execute::rows;
 use crate::server::objects::{collection_error, store_error};
 use crate::session::{Response, Session, TransactionStatus};
@@ -27,7 +27,7 @@ pub async fn commit(
         .finish("write a table", async move {
             let _lock = lock;
             let logged = server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
-            let writes = vec![TableWrite { table, delta, logged }];
+            let writes = vec![TableWrite { table, delta, cause: Cause::Written, logged }];
             let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
             epoch.map(|_| ()).map_err(collection_error)
         })
