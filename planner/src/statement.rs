@@ -55,6 +55,8 @@ pub enum Statement {
 
     Checkpoint,
     MoveTiers(MoveTiers),
+    /// Computes a materialized view anew that has stopped.
+    RestartView(ObjectName),
     /// `BACKUP TO 'folder or URL'`
     Backup {
         to: String,
@@ -473,6 +475,7 @@ impl Statement {
             Self::Backup { .. } => "BACKUP",
             Self::MoveTiers(MoveTiers { kind: ObjectKind::MaterializedView, .. }) => "ALTER MATERIALIZED VIEW",
             Self::MoveTiers(_) => "ALTER TABLE",
+            Self::RestartView(_) => "ALTER MATERIALIZED VIEW",
         }
     }
 }

@@ -300,17 +300,18 @@ impl Coordinator {
             let beats = open || (matches!(gate, Gate::MemoryShort(_)) && self.started);
             tokio::select! {
                 biased;
+                // Before any command: one may start again what has failed.
+                Some(view) = inbox.failures.recv() => self.view_failed(view),
                 command = inbox.commands.recv() => match command {
-                    Some(command) => self.handle(command),
+                    Some(command) => inbox.handle(&mut self, command),
                     None => return,
                 },
-                Some(view) = inbox.failures.recv() => self.view_failed(view),
                 () = gate.opened(), if !open && self.started => {}
                 Some(ingest) = inbox.ingests.recv(), if open => self.pending.push(ingest),
                 _ = heartbeat.tick(), if beats => self.seal(),
             }
             while let Ok(command) = inbox.commands.try_recv() {
-                self.handle(command);
+                inbox.handle(&mut self, command);
             }
             if self.started && matches!(self.gate(), Gate::Open) {
                 while self.pending.rows < EPOCH_ROWS_MAX
@@ -543,6 +544,16 @@ impl Coordinator {
             applied.inspect_err(|error| error!(%table, "a write that was checked does not apply: {error}"))?;
         self.engine.feed(table, epoch, applied);
         Ok(())
+    }
+}
+
+impl Inbox {
+    /// Has the coordinator handle a command, and first what had failed before that was sent.
+    fn handle(&mut self, coordinator: &mut Coordinator, command: Command) {
+        while let Ok(view) = self.failures.try_recv() {
+            coordinator.view_failed(view);
+        }
+        coordinator.handle(command);
     }
 }
 

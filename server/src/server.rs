@@ -3,6 +3,7 @@
 pub mod objects;
 mod recovery;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +66,8 @@ pub struct Server {
     pub tiers_lock: tokio::sync::Mutex<()>,
     /// Tells the coordinator of views that have failed.
     pub view_failures: mpsc::UnboundedSender<RelationId>,
+    /// Views that begin anew, and of whose operators the last checkpoint has another state. Held while a checkpoint is made.
+    pub void_state: tokio::sync::Mutex<BTreeSet<RelationId>>,
     pub memory: Memory,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
@@ -178,6 +181,7 @@ impl Running {
             checkpoint_reports: CheckpointReports::default(),
             iceberg: IcebergTables::default(),
             tiers_lock: tokio::sync::Mutex::default(),
+            void_state: tokio::sync::Mutex::default(),
             view_failures,
             memory,
             cancel: cancel.clone(),
