@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, Schema};
 use freshet_planner::Options;
-use freshet_storage::collection::{Collection, Retention, TierPolicy, horizon_us};
+use freshet_storage::collection::{Collection, Moved, Retention, TierPolicy, horizon_us};
 use freshet_storage::tiers::can_be_stored;
 use freshet_types::{Delta, RelationId, SqlError, SqlState};
 use tracing::{debug, info, warn};
@@ -201,7 +201,7 @@ pub async fn run(server: Arc<Server>) {
 /// Moves of one relation in a row, at most.
 const TURNS_MAX: usize = 16;
 
-/// Moves some rows; gives how many. Under the lock of the tiers.
+/// Moves some rows, and lets go of segments that nobody can read any more; gives how many of both. Under the lock of the tiers.
 pub async fn move_once(
     server: &Server,
     name: &str,
@@ -214,14 +214,21 @@ pub async fn move_once(
 async fn move_by(server: &Server, name: &str, collection: &Collection, policy: &TierPolicy) -> Result<usize, SqlError> {
     let moved = collection.move_tiers(server.store.tiers(), policy).await;
     let moved = moved.map_err(|error| storage_error("cannot move rows between tiers", &error))?;
-    if moved.rows > 0 {
-        debug!(relation = name, rows = moved.rows, files = moved.files, bytes = moved.bytes, "moved rows to files");
+    if moved != Moved::default() {
+        debug!(
+            relation = name,
+            rows = moved.rows,
+            dropped = moved.dropped,
+            files = moved.files,
+            bytes = moved.bytes,
+            "moved rows to files"
+        );
         metrics::counter!("freshet_tier_rows_moved_total").increment(moved.rows as u64);
         metrics::counter!("freshet_tier_bytes_written_total").increment(moved.bytes);
         // The next checkpoint refers to the files.
         server.coordinator.send(Command::TiersChanged).await?;
     }
-    Ok(moved.rows)
+    Ok(moved.rows + moved.dropped)
 }
 
 /// Deletes the rows of a table that were written longer ago than it keeps them, as a DELETE would: when they were is not known

@@ -61,6 +61,8 @@ pub struct Moved {
     pub rows: usize,
     pub files: usize,
     pub bytes: u64,
+    /// Segments that are gone, because nobody could read any row of them.
+    pub dropped: usize,
 }
 
 /// What lies in one tier.
@@ -106,6 +108,7 @@ impl Collection {
             let Some(_moving) = Moving::begin(&self.inner, shard) else { continue };
             let Some(plan) = Plan::new(&self.inner, shard, policy) else { continue };
             let (tier, schema) = (plan.tier, self.inner.description.schema.clone());
+            let dropped = plan.sources.iter().filter(|source| source.is_dropped()).count();
             let (inner, by) = (self.inner.clone(), policy.clone());
             let sorted = tokio::task::spawn_blocking(move || plan.sort(&inner, &by)).await;
             let sorted = sorted.map_err(|error| StorageError::Io { reason: error.to_string() })??;
@@ -114,6 +117,7 @@ impl Collection {
             moved.rows += stored.iter().map(|chunk| chunk.rows).sum::<usize>();
             moved.bytes += stored.iter().map(|chunk| chunk.bytes).sum::<u64>();
             moved.files += files.len();
+            moved.dropped += dropped;
             sorted.install(stored, &mut self.inner.shards[shard].lock(), self.inner.description.append_only);
         }
         Ok(moved)
@@ -238,6 +242,16 @@ struct Source {
     kept: LiveRows,
 }
 
+impl Source {
+    fn is_dropped(&self) -> bool {
+        self.segment.rows() > 0 && !self.segment.chunks().iter().any(|chunk| keeps_some(&self.kept, chunk))
+    }
+}
+
+fn keeps_some(kept: &LiveRows, chunk: &Chunk) -> bool {
+    kept.mask(chunk.start(), chunk.end() - chunk.start()).true_count() > 0
+}
+
 impl Plan {
     /// What should move first in a shard.
     fn new(collection: &Inner, number: usize, policy: &TierPolicy) -> Option<Self> {
@@ -293,8 +307,7 @@ impl Plan {
         let mut written = Vec::new();
         for Source { segment, kept } in &self.sources {
             // Of what nothing is kept, nothing is read.
-            let is_kept = |chunk: &&Chunk| kept.mask(chunk.start(), chunk.end() - chunk.start()).true_count() > 0;
-            let chunks = segment.chunks().iter().filter(is_kept);
+            let chunks = segment.chunks().iter().filter(|chunk| keeps_some(kept, chunk));
             for slice in chunks.flat_map(|chunk| segment.slices(chunk.start(), chunk.end())) {
                 let (start, rows) = slice?;
                 let rows = filter_record_batch(&rows, &kept.mask(start, rows.num_rows()))?;

@@ -44,12 +44,12 @@ fn sum(changes: &[(Epoch, Delta)], through: Epoch) -> Multiset {
 /// Whatever comes and goes, early or late: the content at each epoch is what was written, less what has expired.
 #[test]
 fn the_content_is_what_was_written_and_has_not_expired() {
-    for seed in 0..20 {
+    for seed in 0..6 {
         let mut rng = StdRng::seed_from_u64(seed);
         let (collection, mut writer) = retaining((seed % 2 == 0).then(|| vec![1]));
         let mut written = BTreeMap::from([(0, Multiset::new())]);
         let (mut state, mut told, mut epoch) = (Multiset::new(), Vec::new(), 100_000);
-        for n in 0..200 {
+        for n in 0..60 {
             let before = epoch;
             epoch += rng.random_range(1..2_500);
             let mut changes = Vec::new();
@@ -69,7 +69,7 @@ fn the_content_is_what_was_written_and_has_not_expired() {
             told.extend(write(&mut writer, before, epoch, &changes));
         }
         for at in 100_000..=epoch {
-            if at % 97 != 0 && at % 1_000 > 1 && !written.contains_key(&at) {
+            if at % 1_000 > 1 && !written.contains_key(&at) {
                 continue;
             }
             let horizon = (at as i64 / 1_000 * 1_000 - KEEP_MS as i64) * 1_000;
