@@ -79,6 +79,7 @@ fn join(arguments: &Arguments, spill: Arc<SpillFolder>) -> Result<()> {
         key: Some(vec![]),
         append_only: false,
         history: HistoryPolicy::recent(),
+        retention: None,
     };
     let view = Collection::new(description, workers)?;
     let failures: Arc<Mutex<Vec<String>>> = Arc::default();

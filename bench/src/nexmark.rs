@@ -89,6 +89,7 @@ fn description(query: Query, plan: &Node) -> CollectionDescription {
         key: plan.properties.key.clone(),
         append_only: plan.properties.append_only,
         history: freshet_storage::collection::HistoryPolicy::recent(),
+        retention: None,
     }
 }
 

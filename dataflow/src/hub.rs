@@ -70,6 +70,11 @@ impl Hub {
         self.views.contains_key(&relation)
     }
 
+    /// Whether anything reads `relation`. Who does not yet, and begins with a snapshot of it, has no need of what is published before.
+    pub fn is_read(&self, relation: RelationId) -> bool {
+        self.readers.contains_key(&relation)
+    }
+
     /// A view starts to run.
     pub fn add_view(&mut self, view: RelationId) {
         self.views.insert(view, 0);

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use freshet_storage::collection::ExpiredRows;
 use freshet_types::Delta;
 use timely::communication::Pull;
 use timely::dataflow::channels::Message;
@@ -330,7 +331,9 @@ pub fn run_output(
             let Some(working) = &mut publisher else { return };
             let view = health.view();
             let forward = |epoch, delta: &Delta| hub.borrow().publish(view, epoch, delta);
-            match health.guard(|| working.publish(frontier, forward)) {
+            let is_read = hub.borrow().is_read(view);
+            let expired = if is_read { ExpiredRows::Told } else { ExpiredRows::Counted };
+            match health.guard(|| working.publish(frontier, expired, forward)) {
                 Some(Some(readable)) => hub.borrow_mut().advance_view(view, readable),
                 Some(None) => {}
                 None => publisher = None,

@@ -55,6 +55,8 @@ pub enum Statement {
 
     Checkpoint,
     MoveTiers(MoveTiers),
+    /// Computes a materialized view anew that has stopped.
+    RestartView(ObjectName),
     /// `BACKUP TO 'folder or URL'`
     Backup {
         to: String,
@@ -214,6 +216,8 @@ pub struct Subscribe {
     pub progress: bool,
     /// Tell a change as its key and the new row.
     pub upsert: bool,
+    /// Tell of rows that leave because they have expired.
+    pub expired: bool,
     /// Begin after this instant, to be evaluated with [`crate::Planner::instant`].
     pub as_of: Option<Expression>,
 }
@@ -471,6 +475,7 @@ impl Statement {
             Self::Backup { .. } => "BACKUP",
             Self::MoveTiers(MoveTiers { kind: ObjectKind::MaterializedView, .. }) => "ALTER MATERIALIZED VIEW",
             Self::MoveTiers(_) => "ALTER TABLE",
+            Self::RestartView(_) => "ALTER MATERIALIZED VIEW",
         }
     }
 }

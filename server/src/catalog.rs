@@ -115,6 +115,14 @@ pub struct MaterializedViewObject {
     pub running: CancellationToken,
 }
 
+impl MaterializedViewObject {
+    /// What is known of its rows, and not only of those that its query computes: some may expire.
+    pub fn properties(&self) -> Properties {
+        let computed = self.plan.node.properties.clone();
+        Properties { append_only: self.collection.description().append_only, ..computed }
+    }
+}
+
 impl Object {
     pub fn kind(&self) -> ObjectKind {
         match self {

@@ -14,6 +14,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,12 +24,12 @@ use freshet_connectors::Offsets;
 use freshet_dataflow::{DataflowDescription, Engine, SavedState, ViewBudget};
 use freshet_planner::plan::Node;
 use freshet_storage::WalKey;
-use freshet_storage::collection::{Collection, CollectionError, ShardWriter};
+use freshet_storage::collection::{Collection, CollectionError, ExpiredRows, ShardWriter};
 use freshet_types::{Clock, Delta, Epoch, RelationId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::{debug, error, info, warn};
 
 use self::sources::SourceStates;
 pub use self::sources::{SourceInput, SourcePosition};
@@ -112,8 +113,17 @@ pub type CommitReply = oneshot::Sender<Result<Epoch, CollectionError>>;
 pub struct TableWrite {
     pub table: RelationId,
     pub delta: Delta,
+    pub cause: Cause,
     /// Its record in the table's log.
     pub logged: WalKey,
+}
+
+/// Why a table changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Written,
+    /// The rows are older than they are kept, counted from when they were written.
+    Expired,
 }
 
 /// A view whose dataflow is to be started.
@@ -178,6 +188,8 @@ pub struct Coordinator {
     clock: Clock,
     engine: Arc<Engine>,
     last: Epoch,
+    /// No epoch is sealed that is not later.
+    floor: Epoch,
     sealed: watch::Sender<Epoch>,
     last_commit: Arc<AtomicU64>,
     /// No epoch is sealed before this moment.
@@ -200,6 +212,8 @@ pub struct Coordinator {
 struct InstalledView {
     upper: watch::Receiver<Epoch>,
     sources: Vec<RelationId>,
+    /// All relations that it reads.
+    reads: Vec<RelationId>,
     hydrated: bool,
 }
 
@@ -252,6 +266,7 @@ impl Coordinator {
             clock,
             engine,
             last,
+            floor: last,
             sealed,
             last_commit: last_commit.clone(),
             next_tick: Instant::now(),
@@ -269,6 +284,12 @@ impl Coordinator {
         (coordinator, inbox, CoordinatorHandle { commands, sealed: sealed_watch, last_commit })
     }
 
+    /// Has the first epoch come after `floor` as well, whatever the clock says: what is replayed of logs finds the rows of
+    /// tables expired that were so when it was decided upon.
+    pub fn starting_after(self, floor: Epoch) -> Self {
+        Self { floor: floor.max(self.floor), ..self }
+    }
+
     /// Runs until cancelled or until nobody can send commands any more.
     pub async fn run(mut self, mut inbox: Inbox) {
         let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
@@ -279,17 +300,18 @@ impl Coordinator {
             let beats = open || (matches!(gate, Gate::MemoryShort(_)) && self.started);
             tokio::select! {
                 biased;
+                // Before any command: one may start again what has failed.
+                Some(view) = inbox.failures.recv() => self.view_failed(view),
                 command = inbox.commands.recv() => match command {
-                    Some(command) => self.handle(command),
+                    Some(command) => inbox.handle(&mut self, command),
                     None => return,
                 },
-                Some(view) = inbox.failures.recv() => self.view_failed(view),
                 () = gate.opened(), if !open && self.started => {}
                 Some(ingest) = inbox.ingests.recv(), if open => self.pending.push(ingest),
                 _ = heartbeat.tick(), if beats => self.seal(),
             }
             while let Ok(command) = inbox.commands.try_recv() {
-                self.handle(command);
+                inbox.handle(&mut self, command);
             }
             if self.started && matches!(self.gate(), Gate::Open) {
                 while self.pending.rows < EPOCH_ROWS_MAX
@@ -399,6 +421,7 @@ impl Coordinator {
             let installed = InstalledView {
                 upper: install.output.watch_upper(),
                 sources: install.sources.iter().map(|source| source.id).collect(),
+                reads: install.plan.relations(),
                 hydrated: install.resume.is_some(),
             };
             self.views.insert(install.view, installed);
@@ -448,7 +471,7 @@ impl Coordinator {
     }
 
     fn next_epoch(&self) -> Epoch {
-        self.last.next(self.clock.now_ms())
+        self.last.max(self.floor).next(self.clock.now_ms())
     }
 
     fn seal_at(&mut self, epoch: Epoch) {
@@ -456,6 +479,7 @@ impl Coordinator {
         let pending = std::mem::take(&mut self.pending);
         debug!(%epoch, rows = pending.rows, commits = pending.commits.len(), "sealing");
         metrics::histogram!("freshet_epoch_rows").record(pending.rows as f64);
+        self.expire(epoch);
         let mut replies = Vec::with_capacity(pending.commits.len());
         for (writes, reply) in pending.commits {
             let outcome = writes.into_iter().try_for_each(|write| self.write_table(epoch, write));
@@ -484,18 +508,52 @@ impl Coordinator {
         }
     }
 
+    /// Has the rows leave that tables do not keep any more at `epoch`. No log tells of it: it follows from the epoch.
+    fn expire(&mut self, epoch: Epoch) {
+        for (table, writer) in self.tables.iter_mut().filter(|(_, writer)| writer.is_due(epoch)) {
+            let is_read = self.views.values().any(|view| view.reads.contains(table));
+            let wanted = if is_read { ExpiredRows::Told } else { ExpiredRows::Counted };
+            match writer.expire(epoch..=epoch, wanted) {
+                Ok(expired) if expired.rows > 0 => {
+                    self.changed = true;
+                    info!(%table, rows = expired.rows, "rows have expired");
+                    metrics::counter!("freshet_expired_rows_total").increment(expired.rows as u64);
+                    expired.deltas.into_iter().for_each(|(_, delta)| self.engine.feed(*table, epoch, delta));
+                }
+                Ok(_) => {}
+                Err(error) => warn!(%table, "rows that have expired stay for now: {error}"),
+            }
+        }
+    }
+
     fn write_table(&mut self, epoch: Epoch, write: TableWrite) -> Result<(), CollectionError> {
         self.contained.push(write.logged);
+        let table = write.table;
         let Some(writer) = self.tables.get_mut(&write.table) else {
             // Dropped while the write was on its way: nobody can see it any more.
             return Ok(());
         };
-        if let Err(error) = writer.apply(epoch, &write.delta) {
-            error!(table = %write.table, "a write that was checked does not apply: {error}");
-            return Err(error);
-        }
-        self.engine.feed(write.table, epoch, write.delta);
+        let applied = match write.cause {
+            Cause::Written => writer.kept(epoch, &write.delta).map(Cow::into_owned).and_then(|kept| {
+                writer.apply(epoch, &kept)?;
+                Ok(kept)
+            }),
+            Cause::Expired => writer.apply_expired(epoch, &write.delta).map(|()| write.delta),
+        };
+        let applied =
+            applied.inspect_err(|error| error!(%table, "a write that was checked does not apply: {error}"))?;
+        self.engine.feed(table, epoch, applied);
         Ok(())
+    }
+}
+
+impl Inbox {
+    /// Has the coordinator handle a command, and first what had failed before that was sent.
+    fn handle(&mut self, coordinator: &mut Coordinator, command: Command) {
+        while let Ok(view) = self.failures.try_recv() {
+            coordinator.view_failed(view);
+        }
+        coordinator.handle(command);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod insert;
 pub mod move_tiers;
 pub mod prepare;
+pub mod restart_view;
 pub mod rows;
 pub mod select;
 pub mod set;
@@ -70,6 +71,7 @@ pub async fn execute(
         Statement::Checkpoint => checkpoint::execute(session).await,
         Statement::Backup { to } => backup::execute(session, to).await,
         Statement::MoveTiers(statement) => move_tiers::execute(session, statement).await,
+        Statement::RestartView(name) => restart_view::execute(session, name).await,
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod objects;
 mod recovery;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +66,8 @@ pub struct Server {
     pub tiers_lock: tokio::sync::Mutex<()>,
     /// Tells the coordinator of views that have failed.
     pub view_failures: mpsc::UnboundedSender<RelationId>,
+    /// Views that begin anew, and of whose operators the last checkpoint has another state. Held while a checkpoint is made.
+    pub void_state: tokio::sync::Mutex<BTreeSet<RelationId>>,
     pub memory: Memory,
     /// Triggered when the server is to stop.
     pub cancel: CancellationToken,
@@ -160,6 +163,7 @@ impl Running {
         let heard = Heard { failures, memory_short: memory.short() };
         let (coordinator, inbox, handle) =
             Coordinator::new(clock.clone(), engine.clone(), loaded.epoch, heard, readers);
+        let coordinator = coordinator.starting_after(loaded.logged);
 
         let query_state = query_state(&config, &config.local_folder().join("query-spill"))?;
         let server = Arc::new(Server {
@@ -177,6 +181,7 @@ impl Running {
             checkpoint_reports: CheckpointReports::default(),
             iceberg: IcebergTables::default(),
             tiers_lock: tokio::sync::Mutex::default(),
+            void_state: tokio::sync::Mutex::default(),
             view_failures,
             memory,
             cancel: cancel.clone(),

@@ -12,6 +12,7 @@
 //! | sink_status        | a sink: state, last epoch sent, what waits, records, last error             |
 //! | checkpoints        | a recent checkpoint: epoch, duration, bytes, or why there was none          |
 //! | tiers              | a tier of a table or materialized view: rows, bytes, files, oldest and newest |
+//! | retention          | a table or materialized view that does not keep its rows for ever: by which column, until when |
 //! | settings           | a setting of the server                                                     |
 
 use std::collections::HashMap;
@@ -56,6 +57,7 @@ impl StatusRelations for Status<'_> {
             "sink_status" => self.sink_status(),
             "checkpoints" => self.checkpoints(),
             "tiers" => tiers::relation(self.server),
+            "retention" => tiers::retention(self.server),
             "settings" => self.settings(),
             _ => return None,
         };

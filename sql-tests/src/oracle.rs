@@ -3,7 +3,9 @@
 //! The server's ad-hoc engine, which knows nothing of deltas, answers the query; the view's content must be the same
 //! multiset of rows. Over tables both sides read the same instant, because a session reads its own writes, so the
 //! first look must agree. Over sources, which flow by themselves, the two looks are at two instants, and are repeated
-//! until they agree.
+//! until they agree; and so if rows expire, which they do by themselves as well.
+//!
+//! Of a view that does not keep its rows for ever, the query counts from the horizon on that the view says it is at.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -24,6 +26,8 @@ const ROWS_SHOWN: usize = 20;
 /// Every materialized view there is; the definition is the text of its query.
 const VIEWS: &str = "SELECT schema_name, name, definition FROM freshet_catalog.materialized_views";
 const SOURCES: &str = "SELECT count(*) FROM freshet_catalog.source_status";
+/// What expires, and by which column: that of a table may have none.
+const RETENTION: &str = "SELECT relation, time_column, expired_before FROM freshet_catalog.retention";
 
 /// Compares every materialized view with its query.
 ///
@@ -34,12 +38,15 @@ pub async fn check(client: &Client) -> Result<()> {
     if views.is_empty() {
         return Ok(());
     }
-    let flowing = client.value(SOURCES).await.context("the oracle cannot list the sources")? != "0";
+    let has_sources = client.value(SOURCES).await.context("the oracle cannot list the sources")? != "0";
+    let flowing =
+        has_sources || !client.rows(RETENTION).await.context("the oracle cannot list what expires")?.is_empty();
     for view in &views {
         let [schema, name, definition] = view.as_slice() else { bail!("three columns were expected, not {view:?}") };
         let view = View { name, select: format!("SELECT * FROM {}.{}", quoted(schema), quoted(name)), definition };
         let outcome = if flowing {
-            check_flowing(client, &view).await
+            let inputs = if has_sources { Inputs::Sources } else { Inputs::Tables };
+            check_flowing(client, &view, inputs).await
         } else {
             match view_difference(client, &view, Inputs::Tables).await? {
                 None => Ok(()),
@@ -66,12 +73,12 @@ enum Inputs {
     Sources,
 }
 
-async fn check_flowing(client: &Client, view: &View<'_>) -> Result<()> {
+async fn check_flowing(client: &Client, view: &View<'_>, inputs: Inputs) -> Result<()> {
     let mut attempts = Attempts::within(FLOWING_BOUND);
     let mut last = String::new();
     loop {
         attempts.next("view and query to agree").await.with_context(|| last.clone())?;
-        match view_difference(client, view, Inputs::Sources).await? {
+        match view_difference(client, view, inputs).await? {
             None => return Ok(()),
             Some(difference) => last = difference,
         }
@@ -84,7 +91,8 @@ async fn check_flowing(client: &Client, view: &View<'_>) -> Result<()> {
 /// gives an error. But then the view must have set something aside. Nor can a query over a source that keeps nothing
 /// (55000). Files that go there state what the view holds.
 async fn view_difference(client: &Client, view: &View<'_>, inputs: Inputs) -> Result<Option<String>> {
-    let query_rows = match client.simple_query(view.definition).await {
+    let query = kept_part(client, view).await?;
+    let query_rows = match client.simple_query(&query).await {
         Ok(messages) => text_rows(&messages),
         Err(error) => match error.code().map(|state| state.code()) {
             Some("55000") if inputs == Inputs::Sources => return Ok(None),
@@ -94,6 +102,21 @@ async fn view_difference(client: &Client, view: &View<'_>, inputs: Inputs) -> Re
     };
     let view_rows = client.rows(&view.select).await?;
     Ok(describe_difference(view_rows, query_rows))
+}
+
+/// The query of a view, or of that part of its rows that it keeps.
+async fn kept_part(client: &Client, view: &View<'_>) -> Result<String> {
+    let retention = client.rows(RETENTION).await.context("the oracle cannot list what expires")?;
+    let Some(own) = retention.iter().find(|row| row[0] == view.name) else { return Ok(view.definition.to_owned()) };
+    let name = view.name.replace('\'', "''");
+    let columns = format!(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = '{name}' ORDER BY ordinal_position"
+    );
+    let columns = client.rows(&columns).await.context("the oracle cannot list the columns of a view")?;
+    let columns: Vec<String> = columns.iter().map(|row| quoted(&row[0])).collect();
+    let (all, time, before) = (columns.join(", "), quoted(&own[1]), &own[2]);
+    let kept = format!("{time} IS NULL OR CAST({time} AS TIMESTAMPTZ) >= TIMESTAMPTZ '{before}'");
+    Ok(format!("SELECT * FROM ({}) AS computed({all}) WHERE {kept}", view.definition))
 }
 
 /// How the answers of two queries differ, in words; `None` if they do not.

@@ -26,6 +26,7 @@
 
 mod changes;
 mod compaction;
+mod expiry;
 mod history;
 mod history_policy;
 mod identity;
@@ -34,6 +35,7 @@ pub(crate) mod limits;
 pub(crate) mod past;
 mod progress;
 pub(crate) mod restore;
+mod retention;
 pub(crate) mod rows;
 pub(crate) mod segment;
 mod shard;
@@ -61,8 +63,11 @@ use progress::Progress;
 use rows::RowLog;
 use shard::Shard;
 
+pub use changes::Deletions;
+pub use expiry::{Expired, ExpiredRows};
 pub use history_policy::{HistoryBudget, HistoryPolicy, RECENT_HISTORY_MS};
 pub use progress::Hold;
+pub use retention::{Retention, horizon_us};
 pub use snapshot::{Snapshot, StoredPart};
 pub use tiering::{Moved, TierPolicy, TierStats};
 pub use writer::ShardWriter;
@@ -79,12 +84,14 @@ pub struct CollectionDescription {
     pub append_only: bool,
     /// How far `since` stays behind `upper`.
     pub history: HistoryPolicy,
+    /// Until when rows are kept, if not for ever. Then it is not `append_only`.
+    pub retention: Option<Retention>,
 }
 
 impl CollectionDescription {
     /// A collection whose rows may be deleted, and of whose past no more is kept than everybody needs.
     pub fn new(name: impl Into<String>, schema: SchemaRef, key: Option<Vec<usize>>) -> Self {
-        Self { name: name.into(), schema, key, append_only: false, history: HistoryPolicy::recent() }
+        Self { name: name.into(), schema, key, append_only: false, history: HistoryPolicy::recent(), retention: None }
     }
 }
 
@@ -246,11 +253,24 @@ impl Collection {
     /// # Errors
     /// If `after` is before `since`, or `through` after `upper`.
     pub fn changes(&self, after: Epoch, through: Epoch) -> Result<Vec<(Epoch, Delta)>, CollectionError> {
+        self.changes_with(Deletions::All, after, through)
+    }
+
+    /// [`Collection::changes`] with some deletions only.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn changes_with(
+        &self,
+        deletions: Deletions,
+        after: Epoch,
+        through: Epoch,
+    ) -> Result<Vec<(Epoch, Delta)>, CollectionError> {
         let _hold = self.inner.check_readable(after, through)?;
         let mut parts = BTreeMap::new();
         for shard in &self.inner.shards {
             let changes = ShardChanges::new(&shard.lock(), after, through);
-            changes.collect(&mut parts)?;
+            changes.collect(deletions, &mut parts)?;
         }
         let mut changes = Vec::with_capacity(parts.len());
         for (epoch, parts) in parts {

@@ -23,6 +23,7 @@ pub mod catalog_store;
 pub mod checkpoint;
 pub mod collection;
 mod group_commit;
+mod half_written;
 pub mod iceberg;
 pub mod location;
 mod object_writer;

@@ -15,6 +15,7 @@
 //!
 //! This module does not know segments, epochs, or which rows should move.
 
+mod blocks;
 mod bloom;
 mod chunk;
 mod files;
@@ -27,6 +28,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use blocks::Checksums;
 pub use chunk::{ReadStats, StoredChunk};
 pub(crate) use files::stored_path;
 pub use files::{CacheBytes, TierFile, Tiers, WarmPlace};

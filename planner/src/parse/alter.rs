@@ -1,4 +1,4 @@
-//! `ALTER TABLE name MOVE TIERS`, `ALTER MATERIALIZED VIEW name MOVE TIERS`.
+//! `ALTER TABLE name MOVE TIERS`, `ALTER MATERIALIZED VIEW name MOVE TIERS`, `ALTER MATERIALIZED VIEW name RESTART`.
 
 use freshet_types::SqlError;
 
@@ -7,6 +7,13 @@ use super::unsupported;
 use crate::statement::{MoveTiers, ObjectKind, Statement};
 
 pub(super) fn alter(tokens: &mut Tokens) -> Result<Statement, SqlError> {
+    if tokens.at("ALTER MATERIALIZED VIEW") && tokens.ahead("RESTART") {
+        tokens.expect("ALTER MATERIALIZED VIEW")?;
+        let name = tokens.object_name()?;
+        tokens.expect("RESTART")?;
+        unsupported::nothing_more(tokens)?;
+        return Ok(Statement::RestartView(name));
+    }
     if !tokens.ahead("MOVE TIERS") {
         return Err(unsupported::statement(tokens));
     }

@@ -1,4 +1,4 @@
-//! `SUBSCRIBE [TO] name | (query) [WITH (SNAPSHOT, PROGRESS, UPSERT)] [AS OF instant]`.
+//! `SUBSCRIBE [TO] name | (query) [WITH (SNAPSHOT, PROGRESS, UPSERT, EXPIRED)] [AS OF instant]`.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use freshet_types::SqlError;
@@ -18,7 +18,8 @@ pub(super) fn subscribe(tokens: &mut Tokens) -> Result<Subscribe, SqlError> {
     } else {
         SubscribeTarget::Relation(tokens.object_name()?)
     };
-    let mut subscribe = Subscribe { target, snapshot: true, progress: false, upsert: false, as_of: None };
+    let mut subscribe =
+        Subscribe { target, snapshot: true, progress: false, upsert: false, expired: false, as_of: None };
     if tokens.accept("WITH") {
         tokens.parenthesized(|tokens| option(tokens, &mut subscribe))?;
     }
@@ -44,7 +45,8 @@ fn option(tokens: &mut Tokens, subscribe: &mut Subscribe) -> Result<(), SqlError
         "snapshot" => subscribe.snapshot = value,
         "progress" => subscribe.progress = value,
         "upsert" => subscribe.upsert = value,
-        _ => return Err(unknown_option(&name, &["snapshot", "progress", "upsert"]).with_position(position)),
+        "expired" => subscribe.expired = value,
+        _ => return Err(unknown_option(&name, &["snapshot", "progress", "upsert", "expired"]).with_position(position)),
     }
     Ok(())
 }

@@ -399,6 +399,7 @@ fn other_statements_are_refused_by_name() {
     for (sql, expected) in [
         ("LISTEN v", "0A000: LISTEN is not supported yet"),
         ("ALTER TABLE t MOVE TIERS now", "42601: syntax error at or near \"now\" at 26"),
+        ("ALTER MATERIALIZED VIEW v RESTART now", "42601: syntax error at or near \"now\" at 35"),
         ("ALTER TABLE t ADD COLUMN a INT", "0A000: ALTER TABLE is not supported yet"),
         ("TRUNCATE t", "0A000: TRUNCATE is not supported yet"),
         ("SELECT 1 INTO t", "0A000: SELECT INTO is not supported yet"),

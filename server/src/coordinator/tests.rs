@@ -16,7 +16,7 @@ async fn write(store: &Store, coordinator: &CoordinatorHandle) -> Epoch {
     let rows = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
     let delta = Delta::inserts(rows);
     let logged = store.append(TABLE, Epoch(1), &delta).await.unwrap();
-    let write = TableWrite { table: TABLE, delta, logged };
+    let write = TableWrite { table: TABLE, delta, cause: Cause::Written, logged };
     let written = coordinator.ask(|reply| Command::Commit { writes: vec![write], reply }).await;
     written.unwrap().unwrap()
 }

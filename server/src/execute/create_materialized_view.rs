@@ -57,7 +57,7 @@ pub async fn execute(session: &Session, create: &CreateMaterializedView) -> Resu
         })
         .await?;
     if !background {
-        complete(&create.name.name, &view).await?;
+        complete(&create.name.name, &view, "created").await?;
     }
     Ok(done())
 }
@@ -137,15 +137,15 @@ fn install(catalog: &CatalogState, created: &Created) -> InstallView {
     }
 }
 
-/// Waits until the view is complete, or has failed to become so.
-async fn complete(name: &str, view: &MaterializedViewObject) -> Result<(), SqlError> {
+/// Waits until the view, which was `begun` in some way, is complete, or has failed to become so.
+pub async fn complete(name: &str, view: &MaterializedViewObject, begun: &str) -> Result<(), SqlError> {
     let mut upper = view.collection.watch_upper();
     loop {
         if upper.borrow_and_update().millis() > 0 {
             return Ok(());
         }
         if let ViewState::Failed(failure) = &view.status.lock().state {
-            let message = format!("materialized view \"{name}\" was created, but could not be computed");
+            let message = format!("materialized view \"{name}\" was {begun}, but could not be computed");
             return Err(SqlError::new(SqlState::ObjectNotInPrerequisiteState, message)
                 .with_detail(failure.error())
                 .with_hint(failure.hint()));

@@ -4,6 +4,8 @@
 //! collection's upper from the collection itself. What bounds a slow subscriber is therefore how long collections
 //! keep versions; past that it is told that it fell behind.
 //!
+//! Rows that leave because they have expired are told of only WITH (EXPIRED).
+//!
 //! Rows: `_epoch`, `_diff` (how many copies appear or, if negative, disappear), then the relation's columns. With
 //! PROGRESS, `_progress` stands after `_epoch`, and a row in which it is true says that all of `_epoch` has been sent.
 
@@ -14,7 +16,7 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array,
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use freshet_planner::statement::{Expression, Subscribe, SubscribeTarget};
-use freshet_storage::collection::{Collection, CollectionError};
+use freshet_storage::collection::{Collection, CollectionError, Deletions};
 use freshet_types::{Delta, Epoch, SqlError, SqlState};
 use futures::stream;
 use tokio::sync::watch;
@@ -64,6 +66,7 @@ pub async fn start(session: &Session, subscribe: &Subscribe) -> Result<(SchemaRe
         key: if subscribe.upsert { description.key.clone() } else { None },
         schema: schema.clone(),
         progress: subscribe.progress,
+        deletions: if subscribe.expired { Deletions::All } else { Deletions::Unexpired },
         position,
         upper,
         collection,
@@ -147,6 +150,8 @@ struct Subscription {
     key: Option<Vec<usize>>,
     schema: SchemaRef,
     progress: bool,
+    /// Which are told.
+    deletions: Deletions,
     /// All up to this epoch is in `ready` or has been sent.
     position: Epoch,
     upper: watch::Receiver<Epoch>,
@@ -203,7 +208,8 @@ impl Subscription {
 
     /// Makes ready what has changed up to `upper`, which is readable.
     fn advance(&mut self, upper: Epoch) -> Result<(), SqlError> {
-        let changes = self.collection.changes(self.position, upper).map_err(|error| self.fell_behind(error))?;
+        let changes = self.collection.changes_with(self.deletions, self.position, upper);
+        let changes = changes.map_err(|error| self.fell_behind(error))?;
         for (epoch, delta) in changes {
             let delta = match &self.key {
                 Some(key) => upserts(&delta, key)?,

@@ -5,7 +5,7 @@ use freshet_planner::Returning;
 use freshet_types::{Delta, RelationId, SqlError, SqlState};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::coordinator::{Command, TableWrite};
+use crate::coordinator::{Cause, Command, TableWrite};
 use crate::execute::rows;
 use crate::server::Server;
 use crate::server::objects::{collection_error, store_error};
@@ -26,16 +26,16 @@ pub async fn commit(
     session
         .finish("write a table", async move {
             let _lock = lock;
-            write_table(&server, table, delta).await
+            write_table(&server, table, delta, Cause::Written).await
         })
         .await
 }
 
 /// Writes `delta` to the log, then makes it visible; returns when every query from now on will see it. The caller has
 /// locked the table.
-pub async fn write_table(server: &Server, table: RelationId, delta: Delta) -> Result<(), SqlError> {
+pub async fn write_table(server: &Server, table: RelationId, delta: Delta, cause: Cause) -> Result<(), SqlError> {
     let logged = server.store.append(table, server.coordinator.sealed(), &delta).await.map_err(store_error)?;
-    let writes = vec![TableWrite { table, delta, logged }];
+    let writes = vec![TableWrite { table, delta, cause, logged }];
     let epoch = server.coordinator.ask(|reply| Command::Commit { writes, reply }).await?;
     epoch.map(|_| ()).map_err(collection_error)
 }

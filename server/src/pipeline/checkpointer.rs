@@ -166,6 +166,9 @@ impl Checkpointer {
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
         }
+        let server = self.server.clone();
+        let mut void = server.void_state.lock().await;
+        self.void.append(&mut void);
         let asked = self.server.coordinator.ask(|reply| Command::Checkpoint { wanted: self.wanted, reply }).await?;
         let Some(content) = asked else { return Ok(()) };
         let epoch = content.epoch;

@@ -36,6 +36,7 @@ pub fn description(source_name: &str) -> CollectionDescription {
         key: None,
         append_only: true,
         history: HistoryPolicy::recent(),
+        retention: None,
     }
 }
 

@@ -64,9 +64,9 @@ enum Place {
     /// Nothing: no checkpoint has had the relation since the sink was made.
     Start,
     /// All changes up to an epoch, after which the relation is readable.
-    Through { epoch: Epoch, _hold: Hold },
-    /// The same, but the relation is computed again. These were its rows.
-    Before { epoch: Epoch, rows: Arc<Collection> },
+    Through { epoch: Epoch, hold: Hold },
+    /// The same, but the relation is computed again. These were its rows, at their upper or at the hold.
+    Before { epoch: Epoch, rows: Arc<Collection>, hold: Option<Hold> },
     /// It will not send any more.
     Failed { epoch: Option<Epoch> },
 }
@@ -138,9 +138,9 @@ impl SinkObject {
         let (place, error) = match (error, through, rows) {
             (Some(error), epoch, _) => (Place::Failed { epoch }, Some(error)),
             (None, None, _) => (Place::Start, None),
-            (None, Some(epoch), Rows::Anew(Some(rows))) => (Place::Before { epoch, rows }, None),
+            (None, Some(epoch), Rows::Anew(Some(rows))) => (Place::Before { epoch, rows, hold: None }, None),
             (None, Some(epoch), Rows::GoOn(collection)) => match collection.hold(epoch) {
-                Ok(hold) if collection.upper() == epoch => (Place::Through { epoch, _hold: hold }, None),
+                Ok(hold) if collection.upper() == epoch => (Place::Through { epoch, hold }, None),
                 _ => (Place::Failed { epoch: through }, Some(lost)),
             },
             (None, Some(_), Rows::Anew(None)) => (Place::Failed { epoch: through }, Some(lost)),
@@ -150,6 +150,15 @@ impl SinkObject {
             progress.last_error = Some((error, 0));
         }
         *self.place.lock() = place;
+    }
+
+    /// The relation is computed again; these were its rows.
+    pub fn computed_again(&self, rows: &Arc<Collection>) {
+        let mut place = self.place.lock();
+        *place = match std::mem::replace(&mut *place, Place::Start) {
+            Place::Through { epoch, hold } => Place::Before { epoch, rows: rows.clone(), hold: Some(hold) },
+            other => other,
+        };
     }
 
     pub fn progress(&self) -> SinkProgress {
@@ -197,8 +206,9 @@ impl SinkObject {
             Place::Through { epoch, .. } => {
                 relation.changes(*epoch, at)?.into_iter().map(|(_, change)| change).collect()
             }
-            Place::Before { rows, .. } => {
-                let before = all(rows, rows.upper())?.into_iter().map(|rows| rows.negate());
+            Place::Before { rows, hold, .. } => {
+                let was_at = hold.as_ref().map_or_else(|| rows.upper(), Hold::epoch);
+                let before = all(rows, was_at)?.into_iter().map(|rows| rows.negate());
                 all(relation, at)?.into_iter().chain(before).collect()
             }
         };
@@ -299,7 +309,7 @@ impl Handover {
                 if matches!(*place, Place::Failed { .. }) {
                     continue;
                 }
-                *place = Place::Through { epoch, _hold: hold };
+                *place = Place::Through { epoch, hold };
             }
             if let Some(batch) = batch {
                 sink.note(|progress| _ = progress.backlog.insert(epoch, batch));

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, Schema};
 use freshet_planner::Options;
-use freshet_storage::collection::{Collection, TierPolicy};
+use freshet_storage::collection::{Collection, Moved, Retention, TierPolicy, horizon_us};
 use freshet_storage::tiers::can_be_stored;
 use freshet_types::{Delta, RelationId, SqlError, SqlState};
 use tracing::{debug, info, warn};
 
 use crate::catalog::{Object, PUBLIC, TableObject};
-use crate::coordinator::Command;
+use crate::coordinator::{Cause, Command};
 use crate::execute::write::write_table;
 use crate::limits::{EXPIRED_ROWS_MAX, TIERS_INTERVAL_MS};
 use crate::server::Server;
@@ -100,13 +100,22 @@ impl TierSettings {
         TierPolicy { time_column: self.time_column, warm_before, cold_before, folder: folder(name) }
     }
 
-    /// Rows of a time before this, in microseconds since 1970, are deleted. Moves in steps of a hundredth of the time
-    /// that rows are kept, within a second and an hour.
+    /// Until when rows are kept, if that goes by the time in a column. Whoever writes them sees to it.
+    pub fn retention(&self) -> Option<Retention> {
+        Some(Retention { time_column: self.time_column?, keep_ms: self.keep_ms()? })
+    }
+
+    /// Rows that were written before this, in microseconds since 1970, are to be deleted, if that is how they age.
     fn expired_before(&self, now_ms: u64) -> Option<i64> {
-        let retain = self.retain?;
-        let step_ms = (retain.as_millis() / 100).clamp(1_000, 3_600_000);
-        let step_ms = u64::try_from(step_ms).expect("an hour has fewer milliseconds than that");
-        Some(cutoff_us(now_ms / step_ms * step_ms, retain))
+        if self.time_column.is_some() {
+            return None;
+        }
+        Some(horizon_us(self.keep_ms()?, now_ms))
+    }
+
+    /// How long rows are kept, if not for ever.
+    pub fn keep_ms(&self) -> Option<u64> {
+        Some(u64::try_from(self.retain?.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
@@ -191,7 +200,7 @@ pub async fn run(server: Arc<Server>) {
 /// Moves of one relation in a row, at most.
 const TURNS_MAX: usize = 16;
 
-/// Moves some rows; gives how many. Under the lock of the tiers.
+/// Moves some rows, and lets go of segments that nobody can read any more; gives how many of both. Under the lock of the tiers.
 pub async fn move_once(
     server: &Server,
     name: &str,
@@ -204,23 +213,31 @@ pub async fn move_once(
 async fn move_by(server: &Server, name: &str, collection: &Collection, policy: &TierPolicy) -> Result<usize, SqlError> {
     let moved = collection.move_tiers(server.store.tiers(), policy).await;
     let moved = moved.map_err(|error| storage_error("cannot move rows between tiers", &error))?;
-    if moved.rows > 0 {
-        debug!(relation = name, rows = moved.rows, files = moved.files, bytes = moved.bytes, "moved rows to files");
+    if moved != Moved::default() {
+        debug!(
+            relation = name,
+            rows = moved.rows,
+            dropped = moved.dropped,
+            files = moved.files,
+            bytes = moved.bytes,
+            "moved rows to files"
+        );
         metrics::counter!("freshet_tier_rows_moved_total").increment(moved.rows as u64);
         metrics::counter!("freshet_tier_bytes_written_total").increment(moved.bytes);
         // The next checkpoint refers to the files.
         server.coordinator.send(Command::TiersChanged).await?;
     }
-    Ok(moved.rows)
+    Ok(moved.rows + moved.dropped)
 }
 
-/// Deletes the rows of a table that are older than it keeps them, as a DELETE would.
+/// Deletes the rows of a table that were written longer ago than it keeps them, as a DELETE would: when they were is not known
+/// of rows that come back from the log, so it has to be there that they left.
 pub async fn expire(server: &Server, id: RelationId, object: &Object, settings: &TierSettings) -> Result<(), SqlError> {
     let (Object::Table(table), Some(before)) = (object, settings.expired_before(server.clock.now_ms())) else {
         return Ok(());
     };
     loop {
-        let deleted = expire_some(server, id, table, settings, before).await?;
+        let deleted = expire_some(server, id, table, before).await?;
         if deleted > 0 {
             info!(table = %id, rows = deleted, "deleted rows that have expired");
             metrics::counter!("freshet_expired_rows_total").increment(deleted as u64);
@@ -231,23 +248,16 @@ pub async fn expire(server: &Server, id: RelationId, object: &Object, settings: 
     }
 }
 
-async fn expire_some(
-    server: &Server,
-    id: RelationId,
-    table: &TableObject,
-    settings: &TierSettings,
-    before: i64,
-) -> Result<usize, SqlError> {
+async fn expire_some(server: &Server, id: RelationId, table: &TableObject, before: i64) -> Result<usize, SqlError> {
     let _lock = table.write_lock.clone().lock_owned().await;
     let snapshot = table.collection.snapshot(table.collection.upper()).map_err(collection_error)?;
-    let column = settings.time_column;
-    let found = tokio::task::spawn_blocking(move || snapshot.older_than(column, before, EXPIRED_ROWS_MAX)).await;
+    let found = tokio::task::spawn_blocking(move || snapshot.written_before(before, EXPIRED_ROWS_MAX)).await;
     let rows = found.map_err(|error| SqlError::internal(error.to_string()))?.map_err(collection_error)?;
     if rows.num_rows() == 0 {
         return Ok(0);
     }
     let (count, delta) = (rows.num_rows(), Delta::deletes(rows));
-    write_table(server, id, delta).await?;
+    write_table(server, id, delta, Cause::Expired).await?;
     Ok(count)
 }
 
@@ -285,10 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_moves_in_steps() {
-        let settings = settings(&[("retain", "100s"), ("time_column", "ts")]).unwrap();
-        assert_eq!(settings.expired_before(200_999), Some(100_000_000));
-        assert_eq!(settings.time_column, Some(1));
+    fn rows_expire_by_their_time_or_by_that_of_their_writing() {
+        let by_time = settings(&[("retain", "100s"), ("time_column", "ts")]).unwrap();
+        assert_eq!(by_time.retention(), Some(Retention { time_column: 1, keep_ms: 100_000 }));
+        assert_eq!(by_time.expired_before(200_999), None);
+        let by_writing = settings(&[("retain", "100s")]).unwrap();
+        assert_eq!((by_writing.retention(), by_writing.expired_before(200_999)), (None, Some(100_000_000)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use freshet_types::{Epoch, RelationId, SqlError, SqlState};
 use tracing::error;
 
-use crate::catalog::{CatalogState, Object};
+use crate::catalog::{CatalogState, Entry, Object};
 use crate::pipeline::view_status::ViewState;
 use crate::server::Server;
 
@@ -50,12 +50,15 @@ impl ViewFailure {
     }
 
     pub fn hint(&self) -> String {
-        let views = if self.fault == Fault::Own { "the view" } else { "the views" };
-        let how = match self.cause {
-            Cause::Failed => "without the cause",
-            Cause::Paused => "with more memory, or with on_limit = 'spill'",
-        };
-        format!("use DROP MATERIALIZED VIEW {} CASCADE, and create {views} again {how}", self.culprit)
+        let restart = format!("use ALTER MATERIALIZED VIEW {} RESTART once", self.culprit);
+        match self.cause {
+            Cause::Failed => format!("{restart} the cause is gone"),
+            Cause::Paused => {
+                let views = if self.fault == Fault::Own { "the view" } else { "the views" };
+                let how = "with more memory, or with on_limit = 'spill'";
+                format!("{restart} it holds less, or drop {views} and create {views} again {how}")
+            }
+        }
     }
 
     /// The name of the state that the view is in.
@@ -138,11 +141,21 @@ fn mark(server: &Server, catalog: &CatalogState, view: RelationId, failure: View
             return;
         }
         status.state = ViewState::Failed(failure);
+        // Under the lock: whoever sees that the view has failed can be sure that the coordinator hears of it before it hears
+        // of anything that follows. It is gone only at shutdown.
+        let _ = server.view_failures.send(view);
     }
     error!(view = entry.name(), "a materialized view {verdict}: {reason}");
     object.running.cancel();
-    // The coordinator is gone only at shutdown.
-    let _ = server.view_failures.send(view);
+}
+
+/// Why a view has failed, or is paused; `None` if it goes on, or is none.
+pub fn failure(entry: &Entry) -> Option<ViewFailure> {
+    let Object::MaterializedView(object) = &entry.object else { return None };
+    match &object.status.lock().state {
+        ViewState::Failed(failure) => Some(failure.clone()),
+        ViewState::Hydrating | ViewState::Live => None,
+    }
 }
 
 /// All views that read `view`, directly or not.
@@ -163,11 +176,7 @@ fn readers(catalog: &CatalogState, view: RelationId) -> Vec<RelationId> {
 fn failed_input(catalog: &CatalogState, relations: &[RelationId]) -> Option<(String, ViewFailure)> {
     relations.iter().find_map(|relation| {
         let entry = catalog.get(*relation)?;
-        let Object::MaterializedView(object) = &entry.object else { return None };
-        match &object.status.lock().state {
-            ViewState::Failed(failure) => Some((entry.name().to_owned(), failure.clone())),
-            ViewState::Hydrating | ViewState::Live => None,
-        }
+        Some((entry.name().to_owned(), failure(entry)?))
     })
 }
 

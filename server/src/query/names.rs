@@ -96,7 +96,7 @@ impl Names<'_> {
             }
             Object::MaterializedView(view) => {
                 let readable = Readable::View { name: name.clone(), object: view.clone() };
-                (RelationKind::MaterializedView, view.plan.node.properties.clone(), stored(readable))
+                (RelationKind::MaterializedView, view.properties(), stored(readable))
             }
             Object::View(view) => {
                 let content = RelationContent::View { query: view.query.clone(), columns: view.columns.clone() };

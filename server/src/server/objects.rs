@@ -11,7 +11,7 @@ use freshet_planner::statement::{CreateMaterializedView, CreateSink, CreateTable
 use freshet_planner::{Options, PlannerCatalog, SourceDeclaration, ViewPlan};
 use freshet_storage::StorageError;
 use freshet_storage::collection::{
-    Collection, CollectionDescription, CollectionError, HistoryPolicy, RECENT_HISTORY_MS,
+    Collection, CollectionDescription, CollectionError, HistoryPolicy, RECENT_HISTORY_MS, Retention,
 };
 use freshet_types::{SqlError, SqlState};
 use parking_lot::Mutex;
@@ -55,7 +55,7 @@ pub fn table(
         Some(collection) => collection,
         None => Collection::new(table_description(server, create)?, 1).map_err(collection_error)?,
     };
-    let tiers = TierSettings::new(&create.definition.options, &create.definition.schema(), None)?;
+    let tiers = table_tiers(create)?;
     Ok(TableObject {
         tiers,
         definition: create.definition.clone(),
@@ -66,6 +66,10 @@ pub fn table(
     })
 }
 
+fn table_tiers(create: &CreateTable) -> Result<Option<TierSettings>, SqlError> {
+    TierSettings::new(&create.definition.options, &create.definition.schema(), None)
+}
+
 pub fn table_description(server: &Server, create: &CreateTable) -> Result<CollectionDescription, SqlError> {
     Ok(CollectionDescription {
         name: create.name.name.clone(),
@@ -73,6 +77,7 @@ pub fn table_description(server: &Server, create: &CreateTable) -> Result<Collec
         key: create.definition.primary_key.clone(),
         append_only: false,
         history: history(server, &create.definition.options)?,
+        retention: table_tiers(create)?.and_then(|tiers| tiers.retention()),
     })
 }
 
@@ -103,14 +108,17 @@ pub fn materialized_view(
 ) -> Result<MaterializedViewObject, SqlError> {
     let plan = server.planner.plan_view(&create.query, &create.columns, names)?;
     let (_, reads) = server.planner.describe_view(&create.query, &create.columns, names)?;
-    let description = view_description(&create.name.name, &plan, history(server, &create.options)?);
     let budget = ViewOptions::parse(&create.options)?.budget;
     let watermark = plan.node.properties.watermarks.first().copied();
     let tiers = TierSettings::new(&create.options, &plan.schema, watermark)?;
-    if create.options.get("retain").is_some() {
-        return Err(SqlError::unsupported("option \"retain\" of a materialized view is not supported yet")
-            .with_hint("set it on the tables that the view reads: what expires there leaves the view too"));
+    let retention = tiers.as_ref().and_then(TierSettings::retention);
+    if create.options.get("retain").is_some() && retention.is_none() {
+        let message = "option \"retain\" of a materialized view needs a time column";
+        return Err(SqlError::new(SqlState::InvalidParameterValue, message)
+            .with_detail("a row of a view may be computed again, so its age cannot be that of its writing")
+            .with_hint("say by which column rows age: WITH (retain = '7 days', time_column = '...')"));
     }
+    let description = view_description(&create.name.name, &plan, history(server, &create.options)?, retention);
     Ok(MaterializedViewObject {
         budget,
         tiers,
@@ -123,13 +131,19 @@ pub fn materialized_view(
     })
 }
 
-pub fn view_description(name: &str, plan: &ViewPlan, history: HistoryPolicy) -> CollectionDescription {
+pub fn view_description(
+    name: &str,
+    plan: &ViewPlan,
+    history: HistoryPolicy,
+    retention: Option<Retention>,
+) -> CollectionDescription {
     CollectionDescription {
         name: name.to_owned(),
         schema: plan.schema.clone(),
         key: plan.node.properties.key.clone(),
-        append_only: plan.node.properties.append_only,
+        append_only: plan.node.properties.append_only && retention.is_none(),
         history,
+        retention,
     }
 }
 

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::catalog::{Entry, MaterializedViewObject, Object, Record, SourceObject, TableObject, dead_letters_id};
-use crate::coordinator::{Command, TableWrite};
+use crate::coordinator::{Cause, Command, TableWrite};
 use crate::execute::create_materialized_view::{Created, hydrate};
 use crate::pipeline::checkpointer::{CheckpointMeta, plan_text};
 use crate::pipeline::dead_letters;
@@ -45,6 +45,8 @@ pub struct Loaded {
     pub checkpoints: Checkpoints,
     /// The epoch of the checkpoint; without one, no epoch so far was later than this.
     pub epoch: Epoch,
+    /// No record of a log was decided upon at a later epoch than this.
+    pub logged: Epoch,
 }
 
 /// What the maker of checkpoints has to know of the last one.
@@ -70,15 +72,16 @@ pub async fn load(store: &Store, clock: &Clock) -> anyhow::Result<Loaded> {
         None => CheckpointMeta::default(),
     };
     let mut logs = HashMap::new();
-    let mut epoch = Epoch(clock.now_ms());
+    let mut logged = Epoch::ZERO;
     for record in &records {
         let log: Vec<(WalKey, Epoch, Delta)> = store.replay(record.id).await?.try_collect().await?;
-        epoch = log.iter().fold(epoch, |latest, (_, epoch, _)| latest.max(*epoch));
+        logged = log.iter().fold(logged, |latest, (_, epoch, _)| latest.max(*epoch));
         logs.insert(record.id, log.into_iter().map(|(key, _, delta)| (key, delta)).collect());
     }
-    let epoch = checkpoint.as_ref().map_or(epoch, |checkpoint| checkpoint.epoch);
+    let without_checkpoint = logged.max(Epoch(clock.now_ms()));
+    let epoch = checkpoint.as_ref().map_or(without_checkpoint, |checkpoint| checkpoint.epoch);
     let outboxes = store.outboxes().await.context("cannot read the outboxes")?;
-    Ok(Loaded { records, logs, checkpoint, meta, outboxes, checkpoints, epoch })
+    Ok(Loaded { records, logs, checkpoint, meta, outboxes, checkpoints, epoch, logged })
 }
 
 /// Makes all objects again. Returns when tables are complete and views go on or have begun to hydrate.
@@ -123,7 +126,7 @@ async fn write_again(server: &Server, logs: HashMap<RelationId, Vec<(WalKey, Del
         let Some(Object::Table(object)) = state.get(table).map(|entry| &entry.object) else { continue };
         for (logged, delta) in log {
             let delta = delta.with_schema(&object.schema).map_err(|error| SqlError::internal(error.to_string()))?;
-            writes.push(TableWrite { table, delta, logged });
+            writes.push(TableWrite { table, delta, cause: Cause::Written, logged });
         }
     }
     if !writes.is_empty() {
@@ -295,7 +298,7 @@ impl Restoring<'_> {
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(None) };
         let all_in_one = |rows: &arrow::array::RecordBatch| vec![0; rows.num_rows()];
-        let description = objects::view_description(relation.name(), &view.plan, HistoryPolicy::recent());
+        let description = objects::view_description(relation.name(), &view.plan, HistoryPolicy::recent(), None);
         let rows = checkpoint.collection(relation.id(), description, 1, Redistribute::Always(&all_in_one)).await;
         let rows = match rows {
             Err(error) if !is_out_of_reach(&error) => {
@@ -349,7 +352,7 @@ impl Restoring<'_> {
                 vec![0; rows.num_rows()]
             })
         };
-        let description = objects::view_description(&record.name, &plan, view.collection.description().history.clone());
+        let description = view.collection.description().clone();
         let redistribute = Redistribute::IfShardsDiffer(&shard_of);
         let collection = checkpoint.collection(record.id, description, workers, redistribute).await?;
         if let Some(error) = failure.into_inner() {

@@ -1,13 +1,13 @@
-//! `freshet_catalog.tiers`: what lies where.
+//! `freshet_catalog.tiers`: what lies where; and `freshet_catalog.retention`: until when it does.
 
 use arrow::array::{ArrayRef, TimestampMicrosecondArray};
-use freshet_storage::collection::TierStats;
+use freshet_storage::collection::{TierStats, horizon_us};
 use freshet_storage::tiers::Tier;
 use std::sync::Arc;
 
 use super::{Column, number, text};
 use crate::catalog::{CatalogState, Object};
-use crate::pipeline::tiers::TierSettings;
+use crate::pipeline::tiers::{self, TierSettings};
 use crate::server::Server;
 
 pub(super) fn relation(server: &Server) -> Vec<Column> {
@@ -25,6 +25,27 @@ pub(super) fn relation(server: &Server) -> Vec<Column> {
         number("files", rows.iter().map(|row| u64::try_from(row.2.files).ok())),
         ("oldest", times(|times| times.0)),
         ("newest", times(|times| times.1)),
+    ]
+}
+
+/// What is kept for how long, and what is not kept now: rows with an earlier time than `expired_before`.
+pub(super) fn retention(server: &Server) -> Vec<Column> {
+    let catalog = server.catalog.state();
+    let mut rows = Vec::new();
+    for entry in catalog.entries() {
+        let Some((collection, settings)) = tiers::of(&entry.object) else { continue };
+        let Some(keep_ms) = settings.keep_ms() else { continue };
+        let column = settings.time_column.map(|column| collection.description().schema.field(column).name().clone());
+        // By the time of writing it is a task that deletes, by that of a column the epoch says.
+        let now_ms = if column.is_some() { collection.upper().millis() } else { server.clock.now_ms() };
+        rows.push((entry.name().to_owned(), column, keep_ms, horizon_us(keep_ms, now_ms)));
+    }
+    let before = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.3));
+    vec![
+        text("relation", rows.iter().map(|row| Some(&row.0))),
+        text("time_column", rows.iter().map(|row| row.1.as_ref())),
+        number("retain_ms", rows.iter().map(|row| Some(row.2))),
+        ("expired_before", Arc::new(before.with_timezone("UTC"))),
     ]
 }
 

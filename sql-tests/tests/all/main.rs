@@ -20,6 +20,7 @@ mod pause;
 mod protocol;
 mod psql;
 mod recovery;
+mod retention;
 mod serve;
 mod sinks;
 mod source_status;

@@ -101,6 +101,17 @@ async fn a_view_at_its_limit_pauses_alone() -> Result<()> {
     ensure!(error.starts_with("55000") && error.contains("is paused"), "{error}");
     let freed = "SELECT count(*) FROM freshet_catalog.view_memory WHERE view = 'paused' AND operator = 'Join'";
     client.wait_for(freed, &[&["0"]]).await?;
+    let error = client.error("ALTER MATERIALIZED VIEW paused RESTART").await?;
+    ensure!(error.starts_with("55000") && error.contains("was restarted, but could not be computed"), "{error}");
+    client.run("DELETE FROM l WHERE id > 20").await?;
+    ensure!(client.error("ALTER MATERIALIZED VIEW reader RESTART").await?.contains("\"paused\": it is paused"));
+    client.run("ALTER MATERIALIZED VIEW paused RESTART").await?;
+    client.wait_for(states, &[&["other", "live"], &["paused", "live"], &["reader", "live"]]).await?;
+    client.run(&insert("r", 11, 15)).await?;
+    ensure!(client.value("SELECT n FROM reader").await? == "15");
+    oracle::check(&client).await?;
+    client.run("DELETE FROM r WHERE id > 10").await?;
+    client.run(&insert("l", 21, 20_000)).await?;
     client.run("DROP MATERIALIZED VIEW paused CASCADE").await?;
     client
         .run("CREATE MATERIALIZED VIEW paused WITH (memory = '256KiB', on_limit = 'spill') AS SELECT l.id FROM l JOIN r ON l.k = r.k")

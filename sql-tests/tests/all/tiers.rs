@@ -56,6 +56,46 @@ async fn when_memory_is_short_rows_leave_it() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_file_that_is_not_what_was_written_is_told_and_half_written_ones_go() -> Result<()> {
+    let mut server = Server::start(1).await?;
+    let client = server.connect().await?;
+    client
+        .run(
+            "CREATE TABLE t (id BIGINT PRIMARY KEY, s TEXT, ts TIMESTAMP) WITH (hot = '0s', time_column = 'ts');
+             CREATE TABLE other (id BIGINT PRIMARY KEY) WITH (hot = '0s');
+             INSERT INTO t SELECT n, 'some text ' || n, TIMESTAMP '2020-01-01' FROM generate_series(1, 20000) AS g(n);
+             INSERT INTO other VALUES (1), (2);
+             ALTER TABLE t MOVE TIERS;
+             ALTER TABLE other MOVE TIERS;
+             CHECKPOINT",
+        )
+        .await?;
+    server.kill_hard()?;
+    let folder = server.data().join("warm/public.t");
+    let file = files(&folder).pop().context("a file of the table")?;
+    let sound = std::fs::read(&file)?;
+    for place in [sound.len() / 3, sound.len() / 2, sound.len() - 20] {
+        let mut damaged = sound.clone();
+        damaged[place] ^= 0x10;
+        std::fs::write(&file, damaged)?;
+        let half_written = folder.join("00000000000000000007.parquet#1");
+        std::fs::write(&half_written, &sound[..100])?;
+        server.start_again().await?;
+        ensure!(!half_written.exists(), "nobody will write it to its end");
+        let client = server.connect().await?;
+        let told = client.error("SELECT max(s), max(ts) FROM t").await?;
+        let name = file.file_name().context("its name")?.to_string_lossy().into_owned();
+        ensure!(told.contains(&name) && told.contains("are not those that were written"), "{told}");
+        ensure!(client.value("SELECT max(id) FROM other").await? == "2");
+        server.kill_hard()?;
+    }
+    std::fs::write(&file, &sound)?;
+    server.start_again().await?;
+    ensure!(server.connect().await?.value("SELECT count(s) FROM t").await? == "20000");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_lost_file_costs_what_needs_it() -> Result<()> {
     let mut server = Server::start(1).await?;
     let client = server.connect().await?;

@@ -30,6 +30,7 @@ fn description() -> CollectionDescription {
         key: Some(vec![0]),
         append_only: false,
         history: HistoryPolicy::unbounded(20),
+        retention: None,
     }
 }
 

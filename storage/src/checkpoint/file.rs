@@ -30,6 +30,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 
 use crate::StorageError;
+use crate::half_written;
 use crate::object_writer::ObjectWriter;
 use crate::tiers::Tiers;
 
@@ -73,8 +74,8 @@ pub(crate) fn path(number: u64) -> Path {
 #[derive(Debug, Clone)]
 pub(crate) struct CheckpointFiles {
     store: Arc<dyn ObjectStore>,
-    /// On a local disk, where half-written files lie, which the object store does not show. A bucket forgets them by itself.
-    folder: Option<PathBuf>,
+    /// The folder of all data on a local disk, where half-written files lie, which the object store does not show. A bucket forgets them by itself.
+    root: Option<PathBuf>,
     /// The files whose header has been looked at.
     opened: Arc<Mutex<BTreeSet<u64>>>,
     /// What segments refer to whose rows are not in files of checkpoints.
@@ -84,7 +85,7 @@ pub(crate) struct CheckpointFiles {
 impl CheckpointFiles {
     /// Files in `store`, which is the folder `root` if there is one.
     pub fn new(store: Arc<dyn ObjectStore>, root: Option<&std::path::Path>, tiers: Arc<Tiers>) -> Self {
-        Self { store, folder: root.map(|root| root.join(FOLDER)), opened: Arc::default(), tiers }
+        Self { store, root: root.map(std::path::Path::to_owned), opened: Arc::default(), tiers }
     }
 
     pub fn tiers(&self) -> &Arc<Tiers> {
@@ -106,19 +107,14 @@ impl CheckpointFiles {
         Ok(numbered.collect())
     }
 
-    /// Deletes what a process left that ended while it wrote a file.
+    /// Deletes what a process left that ended while it wrote a file, of a checkpoint or of a tier.
     pub async fn delete_half_written(&self) -> Result<(), StorageError> {
-        let failed = |error: std::io::Error| StorageError::io(&error);
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let mut entries = match tokio::fs::read_dir(folder).await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(failed)?,
-        };
-        while let Some(entry) = entries.next_entry().await.map_err(failed)? {
-            // The object store writes to `<name>#<n>` and renames.
-            if entry.file_name().to_string_lossy().contains(&format!("{EXTENSION}#")) {
-                tokio::fs::remove_file(entry.path()).await.map_err(failed)?;
-            }
+        let Some(root) = &self.root else { return Ok(()) };
+        let tiers = self.tiers.roots().iter().map(|tier| root.join(tier.as_ref()));
+        for folder in tiers.chain([root.join(FOLDER)]) {
+            let deleted = tokio::task::spawn_blocking(move || half_written::delete(folder)).await;
+            let deleted = deleted.map_err(|error| StorageError::Io { reason: error.to_string() })?;
+            deleted.map_err(|error| StorageError::io(&error))?;
         }
         Ok(())
     }
@@ -203,7 +199,7 @@ impl CheckpointFiles {
             Err(object_store::Error::NotFound { .. }) => return Err(part.damaged(owner, "the file is missing")),
             Err(error) => error,
         };
-        if self.folder.is_some() {
+        if self.root.is_some() {
             // The file may be too short, or the disk broken: whatever it is, the part is not there.
             return Err(part.damaged(owner, format!("it cannot be read: {error}")));
         }

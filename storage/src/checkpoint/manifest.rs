@@ -5,12 +5,13 @@
 //! `checkpoint/head`                                        | version, epoch, number, what the caller added
 //! `checkpoint/piece/` relation, piece                      | since when the versions of a piece of rows are complete
 //! `checkpoint/piece/` relation, piece, uid of a segment    | id of the segment, its parts or its files, its bitmap, its versions
+//! `checkpoint/file/` number                                | the checksums of a file of a tier; not as JSON
 //!
 //! A piece is `r` and the shard, or `s` and node, worker and table. All numbers in keys are big endian, ids and uids
 //! of eight bytes, others of four. One atomic batch takes the store from one manifest to the next;
 //! it has only the records that differ.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use bytes::Bytes;
@@ -23,10 +24,13 @@ use super::tiered::ChunkRecord;
 use super::versions::VersionsPart;
 use crate::StorageError;
 use crate::group_commit::Write;
+use crate::tiers::Checksums;
 
 const HEAD: &str = "checkpoint/head";
 const PIECE_PREFIX: &[u8] = b"checkpoint/piece/";
-const VERSION: u32 = 1;
+const FILE_PREFIX: &[u8] = b"checkpoint/file/";
+/// Version 1 had no checksums of files, and did not tell rows that had expired from deleted ones. It is read as well.
+const VERSION: u32 = 2;
 
 /// What a checkpoint keeps of one relation on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,7 +146,36 @@ impl Manifest {
                 sinces.extend(record.since.map(|since| (id, since)));
             }
         }
-        Ok(Self { head, pieces, sinces })
+        let mut manifest = Self { head, pieces, sinces };
+        manifest.load_checksums(db).await?;
+        Ok(manifest)
+    }
+
+    /// Reads the checksums of files, and puts them beside the chunks that lie in these.
+    async fn load_checksums(&mut self, db: &(impl DbReadOps + Sync)) -> Result<(), StorageError> {
+        let mut files = HashMap::new();
+        let mut found = db.scan_prefix(FILE_PREFIX, ..).await?;
+        while let Some(record) = found.next().await? {
+            let number = record.key[FILE_PREFIX.len()..].try_into().map(u64::from_be_bytes);
+            let decoded = number.ok().zip(Checksums::decode(&record.value));
+            let (number, checksums) = decoded.ok_or_else(|| StorageError::Damaged {
+                name: format!("checkpoint/file/{}", record.key[FILE_PREFIX.len()..].escape_ascii()),
+                reason: "it does not have the checksums of a file".to_owned(),
+            })?;
+            files.insert(number, checksums);
+        }
+        let segments = self.pieces.values_mut().flat_map(BTreeMap::values_mut);
+        for chunk in segments.flat_map(|segment| &mut segment.stored) {
+            chunk.checksums = files.get(&chunk.number).cloned();
+        }
+        Ok(())
+    }
+
+    /// The checksums of all files of tiers, by their numbers.
+    fn files(&self) -> BTreeMap<u64, &Checksums> {
+        let segments = self.pieces.values().flat_map(BTreeMap::values);
+        let chunks = segments.flat_map(|segment| &segment.stored);
+        chunks.filter_map(|chunk| Some((chunk.number, chunk.checksums.as_ref()?))).collect()
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &PartRef> {
@@ -176,6 +209,17 @@ impl Manifest {
                 if !is_known || uncertain.contains(&key) {
                     writes.insert(key, Some(encode(&SegmentRecord::from(segment))?));
                 }
+            }
+        }
+        let (own_files, next_files) = (self.files(), next.files());
+        for number in own_files.keys().filter(|number| !next_files.contains_key(number)) {
+            writes.insert(file_key(*number), None);
+        }
+        for (number, checksums) in next_files {
+            let key = file_key(number);
+            // A file is never changed.
+            if !own_files.contains_key(&number) || uncertain.contains(&key) {
+                writes.insert(key, Some(checksums.encode()));
             }
         }
         for key in uncertain {
@@ -266,12 +310,16 @@ fn decode_head(bytes: &[u8]) -> Result<Head, StorageError> {
     let damaged = |reason| StorageError::Damaged { name: HEAD.to_owned(), reason };
     // The version first: what another one says of the rest may have another form.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-    if value["version"] != VERSION {
+    if ![1, VERSION].iter().any(|known| value["version"] == *known) {
         let (name, found) = (format!("the record {HEAD}"), value["version"].to_string());
         return Err(StorageError::UnknownVersion { name, found, known: VERSION });
     }
     let record: HeadRecord = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
     Ok(Head { epoch: record.epoch, number: record.number, meta: record.meta })
+}
+
+fn file_key(number: u64) -> Bytes {
+    [FILE_PREFIX, &number.to_be_bytes()].concat().into()
 }
 
 fn encode_key(id: &PieceId, uid: Option<u64>) -> Bytes {
@@ -336,10 +384,10 @@ mod tests {
 
     #[test]
     fn an_unknown_version_is_refused() {
-        let error = decode_head(br#"{"version":2,"other":true}"#).unwrap_err();
+        let error = decode_head(br#"{"version":3,"other":true}"#).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the record checkpoint/head has format version 2, and this server knows 1: another version of Freshet wrote it"
+            "the record checkpoint/head has format version 3, and this server knows 2: another version of Freshet wrote it"
         );
     }
 }

@@ -80,6 +80,7 @@ impl Table {
             key,
             append_only,
             history: HistoryPolicy::unbounded(50),
+            retention: None,
         }
     }
 

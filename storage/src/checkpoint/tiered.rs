@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::Manifest;
 use crate::collection::segment::Segment;
-use crate::tiers::{StoredChunk, Tier, Tiers, stored_path};
+use crate::tiers::{Checksums, StoredChunk, Tier, Tiers, stored_path};
 
 /// A row group of a file, as the manifest has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,13 +17,16 @@ pub(crate) struct ChunkRecord {
     tier: Tier,
     /// From the root of the tier.
     path: String,
-    number: u64,
+    pub number: u64,
     file_bytes: u64,
     row_group: usize,
     pub rows: usize,
     bytes: u64,
     times: Option<(i64, i64)>,
     has_timeless: bool,
+    /// Those of the file. They have a record of their own, as a file has many chunks.
+    #[serde(skip)]
+    pub checksums: Option<Checksums>,
 }
 
 /// Where the rows of a segment lie; nothing if they are in memory.
@@ -38,6 +41,7 @@ pub(super) fn records(segment: &Segment) -> Vec<ChunkRecord> {
         bytes: chunk.bytes,
         times: chunk.times,
         has_timeless: chunk.has_timeless,
+        checksums: chunk.file.checksums.clone(),
     };
     segment.stored().map(record).collect()
 }
@@ -46,10 +50,11 @@ pub(super) fn records(segment: &Segment) -> Vec<ChunkRecord> {
 pub(super) fn segment(tiers: &Arc<Tiers>, id: u64, records: &[ChunkRecord]) -> Segment {
     let schema = Arc::new(Schema::empty());
     let chunk = |record: &ChunkRecord| {
-        let ChunkRecord { tier, path, number, file_bytes, row_group, rows, bytes, times, has_timeless } = record;
+        let ChunkRecord { tier, path, number, file_bytes, row_group, rows, bytes, times, has_timeless, checksums } =
+            record;
         Arc::new(StoredChunk {
             tiers: tiers.clone(),
-            file: tiers.known(*tier, path, *number, *file_bytes),
+            file: tiers.known((*tier, path), *number, *file_bytes, checksums.clone()),
             row_group: *row_group,
             rows: *rows,
             bytes: *bytes,

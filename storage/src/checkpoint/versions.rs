@@ -7,7 +7,7 @@
 //! start    4 bytes   it inserted the rows from this offset
 //! end      4 bytes   up to this one
 //! count    4 bytes   it deleted so many rows
-//! offsets  4 bytes each
+//! offsets  4 bytes each; the highest bit is set in those of rows that had expired, which come first
 //! ```
 //!
 //! A segment gets a part for what is new. Small parts at its end are taken along, by size, so that there are few and a
@@ -22,6 +22,9 @@ use super::manifest::{Piece, PieceId, StoredSegment};
 use super::segments::READS_MAX;
 use crate::StorageError;
 use crate::collection::past::{SegmentVersion, SegmentVersions};
+
+/// Marks the offset of a row that had expired. A segment has fewer rows than that.
+const EXPIRED: usize = 1 << 31;
 
 /// A part with versions of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +92,11 @@ async fn load_part(
 fn encode(versions: &[SegmentVersion]) -> Vec<u8> {
     let small = |number: usize| u32::try_from(number).expect("a segment has fewer than 2^32 rows").to_le_bytes();
     let mut bytes = Vec::new();
-    for SegmentVersion { epoch, start, end, deleted } in versions {
+    for SegmentVersion { epoch, start, end, deleted, expired } in versions {
         bytes.extend_from_slice(&epoch.millis().to_le_bytes());
         [*start, *end, deleted.len()].iter().for_each(|number| bytes.extend_from_slice(&small(*number)));
-        deleted.iter().for_each(|offset| bytes.extend_from_slice(&small(*offset)));
+        let mark = |index: usize| if index < *expired { EXPIRED } else { 0 };
+        deleted.iter().enumerate().for_each(|(index, offset)| bytes.extend_from_slice(&small(*offset | mark(index))));
     }
     bytes
 }
@@ -107,8 +111,10 @@ fn decode(mut bytes: &[u8]) -> Option<Vec<SegmentVersion>> {
         if bytes.len() / 4 < count {
             return None;
         }
-        let deleted = (0..count).map(|_| small(&mut bytes)).collect::<Option<_>>()?;
-        versions.push(SegmentVersion { epoch: Epoch(u64::from_le_bytes(*epoch)), start, end, deleted });
+        let mut deleted = (0..count).map(|_| small(&mut bytes)).collect::<Option<Vec<usize>>>()?;
+        let expired = deleted.iter().take_while(|offset| **offset & EXPIRED != 0).count();
+        deleted[..expired].iter_mut().for_each(|offset| *offset &= !EXPIRED);
+        versions.push(SegmentVersion { epoch: Epoch(u64::from_le_bytes(*epoch)), start, end, deleted, expired });
     }
     Some(versions)
 }
@@ -126,8 +132,8 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_noticed() {
         let versions = [
-            SegmentVersion { epoch: Epoch(1_790_000_000_000), start: 0, end: 70, deleted: vec![3, 69] },
-            SegmentVersion { epoch: Epoch(1_790_000_000_001), start: 0, end: 0, deleted: vec![4] },
+            SegmentVersion { epoch: Epoch(1_790_000_000_000), start: 0, end: 70, deleted: vec![3, 69], expired: 1 },
+            SegmentVersion { epoch: Epoch(1_790_000_000_001), start: 0, end: 0, deleted: vec![4], expired: 0 },
         ];
         let bytes = encode(&versions);
         assert_eq!(decode(&bytes).unwrap(), versions);

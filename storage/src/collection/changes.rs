@@ -14,6 +14,16 @@ use super::rows::RowLog;
 use super::segment::Position;
 use super::shard::Shard;
 
+/// Which deletions count as changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletions {
+    All,
+    /// All but those of rows that had expired.
+    Unexpired,
+    /// Those of rows that had expired; and no insertion counts either.
+    Expired,
+}
+
 /// What a shard knows of the epochs after one and up to another, taken under its lock.
 pub(super) struct ShardChanges {
     rows: RowLog,
@@ -30,17 +40,23 @@ impl ShardChanges {
     }
 
     /// Adds the parts of each epoch's delta to `parts`.
-    pub fn collect(&self, parts: &mut BTreeMap<Epoch, Vec<Delta>>) -> Result<(), ArrowError> {
+    pub fn collect(&self, deletions: Deletions, parts: &mut BTreeMap<Epoch, Vec<Delta>>) -> Result<(), ArrowError> {
         let mut start = self.start;
         for version in &self.versions {
             let deltas = parts.entry(version.epoch).or_default();
-            let (before, mut same_epoch): (Vec<Position>, Vec<Position>) =
-                version.deleted().iter().partition(|position| **position < start);
+            let is_before = |position: &Position| *position < start;
+            let mut same_epoch: Vec<Position> = version.deleted().iter().copied().filter(|p| !is_before(p)).collect();
             same_epoch.sort_unstable();
+            let told = match deletions {
+                Deletions::All => version.deleted(),
+                Deletions::Unexpired => &version.deleted()[version.expired()..],
+                Deletions::Expired => &version.deleted()[..version.expired()],
+            };
+            let before: Vec<Position> = told.iter().copied().filter(is_before).collect();
             for slice in self.rows.slices(start, version.end) {
                 let (position, rows) = slice?;
                 let rows = without(rows, position, &same_epoch)?;
-                if rows.num_rows() > 0 {
+                if rows.num_rows() > 0 && deletions != Deletions::Expired {
                     deltas.push(Delta::inserts(rows));
                 }
             }

@@ -31,6 +31,8 @@ pub(super) struct Deleted {
     pub positions: Vec<Position>,
     /// The hash of each row's key, by which a look-up in the past finds it; empty without a key.
     pub hashes: Vec<u64>,
+    /// The first so many were deleted because they had expired.
+    pub expired: usize,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,11 @@ impl Version {
     /// The rows that it deleted.
     pub fn deleted(&self) -> &[Position] {
         self.deleted.as_ref().map_or(&[], |deleted| &deleted.positions)
+    }
+
+    /// The first so many of these had expired.
+    pub fn expired(&self) -> usize {
+        self.deleted.as_ref().map_or(0, |deleted| deleted.expired)
     }
 
     pub fn deleted_shared(&self) -> Option<Arc<Deleted>> {
@@ -151,7 +158,27 @@ impl History {
         self.deleting += usize::from(is_first);
     }
 
-    /// Takes back the last `count` deletions of `epoch`; gives the rows.
+    /// Notes that the last `count` deletions of `epoch` were of rows that had expired.
+    pub fn mark_expired(&mut self, epoch: Epoch, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let Some(deleted) = self.open(epoch).deleted.as_mut().map(Arc::make_mut) else { return };
+        let first = deleted.expired;
+        deleted.positions[first..].rotate_right(count);
+        if let Some(hashes) = deleted.hashes.get_mut(first..) {
+            hashes.rotate_right(count.min(hashes.len()));
+        }
+        deleted.expired += count;
+    }
+
+    /// How many rows `epoch` has deleted so far, if it is the last one.
+    pub fn deletions_at(&self, epoch: Epoch) -> usize {
+        let last = self.last();
+        if last.epoch == epoch { last.deleted().len() } else { 0 }
+    }
+
+    /// Takes back the last `count` deletions of `epoch`, none of which had expired; gives the rows.
     pub fn undo_delete(&mut self, epoch: Epoch, count: usize) -> Vec<Position> {
         let version = self.open(epoch);
         let Some(shared) = &mut version.deleted else { return Vec::new() };

@@ -25,6 +25,8 @@ pub(crate) struct SegmentVersion {
     pub end: usize,
     /// It deleted the rows at these offsets.
     pub deleted: Vec<usize>,
+    /// The first so many of them because they had expired.
+    pub expired: usize,
 }
 
 /// By the id of a segment, what epochs did to it, in their order.
@@ -56,8 +58,10 @@ impl PastVersions {
                 let of_segment = of_epoch(&mut segments, segment.id, version.epoch);
                 (of_segment.start, of_segment.end) = (from, until);
             }
-            for position in version.deleted() {
-                of_epoch(&mut segments, position.segment(), version.epoch).deleted.push(position.offset());
+            for (index, position) in version.deleted().iter().enumerate() {
+                let of_segment = of_epoch(&mut segments, position.segment(), version.epoch);
+                of_segment.deleted.push(position.offset());
+                of_segment.expired += usize::from(index < version.expired());
             }
             start = version.end;
         }
@@ -68,7 +72,7 @@ impl PastVersions {
 fn of_epoch(segments: &mut SegmentVersions, id: u64, epoch: Epoch) -> &mut SegmentVersion {
     let versions = segments.entry(id).or_default();
     if versions.last().is_none_or(|last| last.epoch < epoch) {
-        versions.push(SegmentVersion { epoch, start: 0, end: 0, deleted: Vec::new() });
+        versions.push(SegmentVersion { epoch, start: 0, end: 0, deleted: Vec::new(), expired: 0 });
     }
     versions.last_mut().expect("one was pushed if there was none")
 }
@@ -93,25 +97,28 @@ impl StoredShard {
         let (base_end, versions) = by_epoch(&mut rows, since, &versions)?;
         let mut live = rows.live();
         for (_, version) in versions.iter().rev() {
-            live = (live + version.deleted.len()).checked_sub(version.inserted).ok_or(Misfit)?;
+            live = (live + version.deleted_rows()).checked_sub(version.inserted).ok_or(Misfit)?;
         }
         let mut history = History::starting_at(since, base_end, live);
         let mut end = base_end;
-        for (epoch, EpochVersion { end: new_end, inserted, deleted }) in versions {
+        for (epoch, EpochVersion { end: new_end, inserted, expired, mut deleted }) in versions {
             end = new_end.unwrap_or(end);
+            let expired_rows = expired.len();
+            deleted.splice(..0, expired);
             live = (live + inserted).checked_sub(deleted.len()).ok_or(Misfit)?;
             let hashes = match identity.key() {
                 Some(_) => hashes(&rows, &deleted, identity)?,
                 None => Vec::new(),
             };
-            history.push(Version::new(epoch, end, live, Deleted { positions: deleted, hashes }));
+            let deleted = Deleted { positions: deleted, hashes, expired: expired_rows };
+            history.push(Version::new(epoch, end, live, deleted));
         }
         Ok((rows, history))
     }
 }
 
 /// The hashes of the keys of rows. Those in files are not looked up by hash, so any number does, and nothing is read.
-fn hashes(rows: &RowLog, positions: &[Position], identity: &Identity) -> Result<Vec<u64>, ArrowError> {
+pub(super) fn hashes(rows: &RowLog, positions: &[Position], identity: &Identity) -> Result<Vec<u64>, ArrowError> {
     let in_memory: Vec<Position> = positions.iter().copied().filter(|place| !rows.is_stored(*place)).collect();
     let mut hashes = identity.keys(&rows.gather(&in_memory, None)?)?.hashes().into_iter();
     let hash = |place: &Position| if rows.is_stored(*place) { None } else { hashes.next() };
@@ -132,7 +139,15 @@ pub(crate) enum RestoreError {
 struct EpochVersion {
     end: Option<Position>,
     inserted: usize,
+    expired: Vec<Position>,
+    /// Those that had not expired.
     deleted: Vec<Position>,
+}
+
+impl EpochVersion {
+    fn deleted_rows(&self) -> usize {
+        self.expired.len() + self.deleted.len()
+    }
 }
 
 /// The versions after `since` by epoch, and where the rows before them end.
@@ -146,7 +161,9 @@ fn by_epoch(
     for (id, versions) in segments {
         let index = rows.segments().binary_search_by_key(id, |segment| segment.id).map_err(|_| Misfit)?;
         let segment = &mut rows.segments_mut()[index];
-        for SegmentVersion { epoch, start, end, deleted } in versions.iter().filter(|version| version.epoch > since) {
+        for SegmentVersion { epoch, start, end, deleted, expired } in
+            versions.iter().filter(|version| version.epoch > since)
+        {
             let version = epochs.entry(*epoch).or_default();
             if start < end {
                 if *end > segment.rows() {
@@ -160,6 +177,8 @@ fn by_epoch(
                 return Err(Misfit);
             }
             segment.dead_for_good = segment.dead_for_good.checked_sub(deleted.len()).ok_or(Misfit)?;
+            let (expired, deleted) = deleted.split_at_checked(*expired).ok_or(Misfit)?;
+            version.expired.extend(expired.iter().map(|offset| Position::new(*id, *offset)));
             version.deleted.extend(deleted.iter().map(|offset| Position::new(*id, *offset)));
         }
     }

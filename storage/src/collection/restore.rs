@@ -9,6 +9,7 @@ use freshet_types::{Delta, Epoch};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::changes::Deletions;
 use super::history_policy::HistoryUse;
 use super::identity::Identity;
 use super::past::{PastVersions, RestoreError, SegmentVersions, StoredShard};
@@ -128,11 +129,21 @@ impl Collection {
             RestoreError::Misfit(misfit) => arrow::error::ArrowError::ComputeError(misfit.to_string()),
         })?;
         let mut writers: Vec<_> = (0..shards).map(|shard| spread.writer(shard)).collect();
-        for (epoch, delta) in self.changes(since, upper)? {
+        // Of an epoch, rows that had expired leave first.
+        let expired = self.changes_with(Deletions::Expired, since, upper)?.into_iter();
+        let others = self.changes_with(Deletions::Unexpired, since, upper)?.into_iter();
+        let mut changes: Vec<(Epoch, Deletions, Delta)> =
+            expired.map(|(epoch, delta)| (epoch, Deletions::Expired, delta)).collect();
+        changes.extend(others.map(|(epoch, delta)| (epoch, Deletions::Unexpired, delta)));
+        changes.sort_by_key(|(epoch, ..)| *epoch);
+        for (epoch, deletions, delta) in changes {
             let parts = places(delta.rows(), shards, shard_of);
             for (writer, places) in writers.iter_mut().zip(parts) {
                 let part: Delta = delta.take(&UInt32Array::from(places))?;
-                writer.apply(epoch, &part)?;
+                match deletions {
+                    Deletions::Expired => writer.apply_expired(epoch, &part)?,
+                    _ => writer.apply(epoch, &part)?,
+                }
             }
         }
         writers.iter_mut().for_each(|writer| writer.advance_upper(upper));

@@ -192,9 +192,7 @@ impl Shard {
             return Ok(Deletion::NotFound(missing));
         }
         let found: Vec<Position> = found.into_iter().flatten().collect();
-        self.rows.delete(&found);
-        self.live -= found.len();
-        self.history.delete(epoch, self.live, &found, identity.key().map(|_| hashes));
+        self.delete_at(epoch, &found, identity.key().map(|_| hashes));
         Ok(Deletion::Done)
     }
 
@@ -241,6 +239,18 @@ impl Shard {
         if !self.rows.is_stored(position) {
             self.index.insert(hash, position);
         }
+    }
+
+    /// Deletes live rows; `hashes` of their keys, if there is a key. They stay in the index.
+    pub fn delete_at(&mut self, epoch: Epoch, positions: &[Position], hashes: Option<&[u64]>) {
+        self.rows.delete(positions);
+        self.live -= positions.len();
+        self.history.delete(epoch, self.live, positions, hashes);
+    }
+
+    /// How many rows `epoch` has deleted so far.
+    pub fn deletions_at(&self, epoch: Epoch) -> usize {
+        self.history.deletions_at(epoch)
     }
 
     /// Undoes the last deletions of `epoch`, those of the rows with these hashes.

@@ -1,5 +1,6 @@
 //! Collections against a naive model: a multiset of rows for each epoch.
 
+mod retention;
 mod tiers;
 
 use std::collections::BTreeMap;
@@ -60,7 +61,7 @@ fn content(snapshot: &Snapshot) -> Multiset {
 
 fn collection(key: Option<Vec<usize>>, append_only: bool, history_ms: u64, shards: usize) -> Arc<Collection> {
     let history = HistoryPolicy::unbounded(history_ms);
-    let description = CollectionDescription { name: "t".to_owned(), schema: schema(), key, append_only, history };
+    let description = CollectionDescription { append_only, history, ..CollectionDescription::new("t", schema(), key) };
     Collection::new(description, shards).unwrap()
 }
 
@@ -400,6 +401,7 @@ fn rows_without_columns_are_counted() {
             key,
             append_only: false,
             history: HistoryPolicy::unbounded(1_000),
+            retention: None,
         };
         let collection = Collection::new(description, 1).unwrap();
         let mut writer = collection.writer(0);
@@ -452,7 +454,7 @@ fn a_long_history_takes_no_more_than_it_may_and_says_so() {
         let history = HistoryPolicy { ms: 3_600_000, bytes_max, budget: budget.clone() };
         let name = "t".to_owned();
         let description =
-            CollectionDescription { name, schema: schema(), key: Some(vec![0]), append_only: false, history };
+            CollectionDescription { history, ..CollectionDescription::new(name, schema(), Some(vec![0])) };
         Collection::new(description, 1).unwrap()
     };
     let (bounded, free) = (collection_with(100_000), collection_with(usize::MAX));

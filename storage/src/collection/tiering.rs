@@ -15,14 +15,15 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, Int64Array, RecordBatch};
 use arrow::compute::{SortColumn, SortOptions, concat_batches, filter_record_batch, lexsort_to_indices};
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use freshet_types::delta::take_rows;
 
 use super::history::{Deleted, Version};
 use super::limits::{MOVED_SEGMENTS_MAX, SEGMENT_ROWS_MAX, SMALL_SEGMENTS_MAX};
+use super::retention::times_of;
 use super::rows::RowLog;
-use super::segment::{Body, Chunk, LiveRows, Position, Segment};
+use super::segment::{Chunk, LiveRows, Position, Segment};
 use super::shard::Shard;
 use super::{Collection, CollectionError, Inner, Snapshot};
 use crate::StorageError;
@@ -60,6 +61,8 @@ pub struct Moved {
     pub rows: usize,
     pub files: usize,
     pub bytes: u64,
+    /// Segments that are gone, because nobody could read any row of them.
+    pub dropped: usize,
 }
 
 /// What lies in one tier.
@@ -105,6 +108,7 @@ impl Collection {
             let Some(_moving) = Moving::begin(&self.inner, shard) else { continue };
             let Some(plan) = Plan::new(&self.inner, shard, policy) else { continue };
             let (tier, schema) = (plan.tier, self.inner.description.schema.clone());
+            let dropped = plan.sources.iter().filter(|source| source.is_dropped()).count();
             let (inner, by) = (self.inner.clone(), policy.clone());
             let sorted = tokio::task::spawn_blocking(move || plan.sort(&inner, &by)).await;
             let sorted = sorted.map_err(|error| StorageError::Io { reason: error.to_string() })??;
@@ -113,6 +117,7 @@ impl Collection {
             moved.rows += stored.iter().map(|chunk| chunk.rows).sum::<usize>();
             moved.bytes += stored.iter().map(|chunk| chunk.bytes).sum::<u64>();
             moved.files += files.len();
+            moved.dropped += dropped;
             sorted.install(stored, &mut self.inner.shards[shard].lock(), self.inner.description.append_only);
         }
         Ok(moved)
@@ -170,37 +175,21 @@ impl Collection {
 }
 
 impl Snapshot {
-    /// Live rows whose time is before `before` (microseconds since 1970), at least `rows_max` if there are as many. Without
-    /// a time column: those that were written before, as far as whole segments were.
+    /// Live rows that were written before `before` (microseconds since 1970), as far as whole segments were; at least
+    /// `rows_max` if there are as many.
     ///
     /// # Errors
-    /// If the column has no times, or a file cannot be read.
-    pub fn older_than(
-        &self,
-        time_column: Option<usize>,
-        before: i64,
-        rows_max: usize,
-    ) -> Result<RecordBatch, CollectionError> {
+    /// If a file cannot be read.
+    pub fn written_before(&self, before: i64, rows_max: usize) -> Result<RecordBatch, CollectionError> {
         let mut found = Vec::new();
         let mut count = 0;
         for shard in self.shards() {
             for (segment, end) in shard.rows.segments_before(shard.end) {
-                if count >= rows_max || time_column.is_none() && last_time(segment, None)? >= before {
+                if count >= rows_max || last_time(segment, None)? >= before {
                     continue;
                 }
-                for (index, chunk) in segment.chunks().iter().enumerate() {
-                    if let Some(column) = time_column
-                        && first_time(chunk, column)?.is_none_or(|first| first >= before)
-                    {
-                        continue;
-                    }
-                    let Some(rows) = segment.live_batch(index, end, None) else { continue };
-                    let mut rows = rows?;
-                    if let Some(column) = time_column {
-                        let is_old = times_of(&rows, column)?;
-                        let is_old = arrow::compute::kernels::cmp::lt(&is_old, &Int64Array::new_scalar(before))?;
-                        rows = filter_record_batch(&rows, &is_old)?;
-                    }
+                for rows in segment.live_batches(end, None) {
+                    let rows = rows?;
                     count += rows.num_rows();
                     found.push(rows);
                 }
@@ -208,27 +197,6 @@ impl Snapshot {
         }
         Ok(concat_batches(self.schema(), &found)?)
     }
-}
-
-/// The least time in a chunk, of rows that live or do not.
-fn first_time(chunk: &Chunk, column: usize) -> Result<Option<i64>, ArrowError> {
-    let times = match &chunk.body {
-        Body::Memory { rows, .. } => bounds(&times_of(rows, column)?),
-        Body::Stored(stored) => stored.times,
-    };
-    Ok(times.map(|(first, _)| first))
-}
-
-/// The times of rows in microseconds.
-fn times_of(rows: &RecordBatch, column: usize) -> Result<Int64Array, ArrowError> {
-    let column = rows.column(column);
-    let zone = match column.data_type() {
-        DataType::Timestamp(_, zone) => zone.clone(),
-        _ => None,
-    };
-    let micros = arrow::compute::cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone))?;
-    let micros = arrow::compute::cast(&micros, &DataType::Int64)?;
-    Ok(arrow::array::AsArray::as_primitive(&micros).clone())
 }
 
 fn bounds(times: &Int64Array) -> Option<(i64, i64)> {
@@ -272,6 +240,16 @@ struct Source {
     segment: Segment,
     /// The rows to take along: those that live, and those that a readable epoch still sees.
     kept: LiveRows,
+}
+
+impl Source {
+    fn is_dropped(&self) -> bool {
+        self.segment.rows() > 0 && !self.segment.chunks().iter().any(|chunk| keeps_some(&self.kept, chunk))
+    }
+}
+
+fn keeps_some(kept: &LiveRows, chunk: &Chunk) -> bool {
+    kept.mask(chunk.start(), chunk.end() - chunk.start()).true_count() > 0
 }
 
 impl Plan {
@@ -328,7 +306,9 @@ impl Plan {
         let mut batches = Vec::new();
         let mut written = Vec::new();
         for Source { segment, kept } in &self.sources {
-            for slice in segment.slices(0, segment.rows()) {
+            // Of what nothing is kept, nothing is read.
+            let chunks = segment.chunks().iter().filter(|chunk| keeps_some(kept, chunk));
+            for slice in chunks.flat_map(|chunk| segment.slices(chunk.start(), chunk.end())) {
                 let (start, rows) = slice?;
                 let rows = filter_record_batch(&rows, &kept.mask(start, rows.num_rows()))?;
                 let written_us = i64::try_from(segment.written_ms).unwrap_or(i64::MAX).saturating_mul(1_000);

@@ -20,22 +20,25 @@ use super::{CollectionError, Inner, stored_rows};
 
 /// The one writer of one shard.
 pub struct ShardWriter {
-    collection: Arc<Inner>,
-    shard: usize,
+    pub(super) collection: Arc<Inner>,
+    pub(super) shard: usize,
     /// The epoch of the last change applied.
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
+    /// The last step up to which rows that expire have been deleted.
+    pub(super) expired_to: Epoch,
     /// What the shard's history takes, as far as it has been told.
     history_bytes: usize,
     /// Segments that compaction should look at.
     wasteful: BTreeSet<u64>,
     /// A change could not be applied, so later epochs of this shard would be wrong.
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 impl ShardWriter {
     pub(super) fn new(collection: Arc<Inner>, shard: usize) -> Self {
         let wasteful = collection.shards[shard].lock().rows.wasteful().collect();
-        Self { collection, shard, epoch: Epoch::ZERO, history_bytes: 0, wasteful, failed: false }
+        let (epoch, expired_to) = (Epoch::ZERO, Epoch::ZERO);
+        Self { collection, shard, epoch, expired_to, history_bytes: 0, wasteful, failed: false }
     }
 
     /// Says that there is nothing before `epoch`, unless the shard has been there before; and moves its upper there.
@@ -49,7 +52,7 @@ impl ShardWriter {
         self.advance_upper(epoch);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shard> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shard> {
         self.collection.shards[self.shard].lock()
     }
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::bloom_filter::Sbbf;
 
+use super::blocks::{self, BLOCK_BYTES, Checksums};
 use super::find::RowHashes;
 use super::io::Io;
 use super::{Tier, TierError};
@@ -25,7 +26,7 @@ use crate::StorageError;
 pub struct CacheBytes {
     /// Footers with their page indexes.
     pub footers: u64,
-    /// Ranges of remote files. Local ones are cached by the operating system.
+    /// Blocks of remote files. Local ones are cached by the operating system.
     pub blocks: u64,
     /// Hashes of keys, by which a row is found in a row group.
     pub hashes: u64,
@@ -52,6 +53,8 @@ pub struct TierFile {
     /// No other file has or had it.
     pub number: u64,
     pub bytes: u64,
+    /// Files of earlier versions have none.
+    pub(crate) checksums: Option<Checksums>,
 }
 
 /// What holds the warm tier.
@@ -63,8 +66,8 @@ pub enum WarmPlace {
     Bucket,
 }
 
-/// The bytes of a range of a file.
-type BlockKey = (u64, u64, u64);
+/// A file and a block of it, by their numbers.
+type BlockKey = (u64, u64);
 
 /// All files of the warm and the cold tier. Its stores are used on its own threads alone: see [`super::io`].
 pub struct Tiers {
@@ -200,7 +203,8 @@ impl Tiers {
         let number = self.next_number.fetch_add(1, Ordering::SeqCst);
         let name = format!("{number:020}.parquet");
         let path: Path = folder.iter().map(String::as_str).chain([name.as_str()]).collect();
-        let file = Arc::new(TierFile { tier, path: path.clone(), number, bytes: contents.len() as u64 });
+        let (bytes, checksums) = (contents.len() as u64, Some(Checksums::of(&contents)));
+        let file = Arc::new(TierFile { tier, path: path.clone(), number, bytes, checksums });
         // Known before it is there, so that it is never taken for garbage.
         self.files.lock().insert((tier, path.clone()), Arc::downgrade(&file));
         let (store, full_path) = (self.place(tier).0.clone(), self.full_path(tier, &path));
@@ -210,12 +214,18 @@ impl Tiers {
     }
 
     /// The file that a checkpoint refers to. It is not looked at.
-    pub(crate) fn known(&self, tier: Tier, path: &str, number: u64, bytes: u64) -> Arc<TierFile> {
+    pub(crate) fn known(
+        &self,
+        (tier, path): (Tier, &str),
+        number: u64,
+        bytes: u64,
+        checksums: Option<Checksums>,
+    ) -> Arc<TierFile> {
         let path = stored_path(path);
         let mut files = self.files.lock();
         let known = files.entry((tier, path.clone())).or_default();
         known.upgrade().unwrap_or_else(|| {
-            let file = Arc::new(TierFile { tier, path, number, bytes });
+            let file = Arc::new(TierFile { tier, path, number, bytes, checksums });
             *known = Arc::downgrade(&file);
             file
         })
@@ -238,6 +248,11 @@ impl Tiers {
                 Err(error) => tracing::warn!(path = %key.1, %error, "cannot delete a {} file", key.0),
             }
         }
+    }
+
+    /// Below which files lie, of the warm and of the cold tier.
+    pub(crate) fn roots(&self) -> &[Path; 2] {
+        &self.roots
     }
 
     /// Deletes what lies in the tiers and is not in `kept`: files of processes that ended before they could say so.
@@ -275,45 +290,71 @@ impl Tiers {
         }
     }
 
-    /// The bytes of some ranges of a file; adds those that had to be fetched to `fetched`. Runs on the threads of the
-    /// tiers.
+    /// The bytes of some ranges of a file, whose blocks are those that were written; adds the bytes that had to be fetched to
+    /// `fetched`. Runs on the threads of the tiers.
     pub(super) async fn ranges(
         &self,
         file: &TierFile,
         ranges: &[Range<u64>],
         fetched: &AtomicU64,
     ) -> Result<Vec<Bytes>, TierError> {
-        let blocks = self.caches().blocks;
+        let cache = self.caches().blocks;
         let is_cached = file.tier == Tier::Cold || self.warm_place == WarmPlace::Bucket;
-        let mut found: Vec<Option<Bytes>> = vec![None; ranges.len()];
+        let mut pieces: Vec<(u64, Bytes)> = Vec::new();
+        let mut missing = blocks::touched(ranges);
         if is_cached {
-            for (found, range) in found.iter_mut().zip(ranges) {
-                *found = blocks.get(&(file.number, range.start, range.end)).await;
+            let mut absent = Vec::new();
+            for block in missing {
+                match cache.get(&(file.number, block)).await {
+                    Some(bytes) => pieces.push((block * BLOCK_BYTES, bytes)),
+                    None => absent.push(block),
+                }
+            }
+            missing = absent;
+        }
+        let runs = blocks::runs(&missing, file.bytes);
+        for (run, bytes) in runs.iter().zip(self.fetch(file, &runs).await?) {
+            fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            if is_cached {
+                for (start, block) in
+                    (run.start..).step_by(BLOCK_BYTES as usize).zip(bytes.chunks(BLOCK_BYTES as usize))
+                {
+                    // A copy: a part of the run would keep all of it.
+                    cache.insert((file.number, start / BLOCK_BYTES), Bytes::copy_from_slice(block)).await;
+                }
+            }
+            pieces.push((run.start, bytes));
+        }
+        pieces.sort_unstable_by_key(|(start, _)| *start);
+        ranges
+            .iter()
+            .map(|range| blocks::cut(&pieces, range).ok_or_else(|| file.error("the file is too short")))
+            .collect()
+    }
+
+    /// Reads whole blocks and checks them.
+    async fn fetch(&self, file: &TierFile, runs: &[Range<u64>]) -> Result<Vec<Bytes>, TierError> {
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = self.full_path(file.tier, &file.path);
+        let read = self.place(file.tier).0.get_ranges(&path, runs).await;
+        let read = read.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => file.error("the file is missing"),
+            error => file.error(error.to_string()),
+        })?;
+        for (run, bytes) in runs.iter().zip(&read) {
+            if bytes.len() as u64 != run.end - run.start {
+                return Err(file.error("the file is too short"));
+            }
+            let wrong = file.checksums.as_ref().and_then(|checksums| checksums.first_wrong(run.start, bytes));
+            if let Some(place) = wrong {
+                let error = file.error(format!("the bytes from {place} on are not those that were written"));
+                tracing::error!("{error}");
+                return Err(error);
             }
         }
-        let missing: Vec<Range<u64>> =
-            found.iter().zip(ranges).filter(|(found, _)| found.is_none()).map(|(_, range)| range.clone()).collect();
-        if !missing.is_empty() {
-            let path = self.full_path(file.tier, &file.path);
-            let read = self.place(file.tier).0.get_ranges(&path, &missing).await;
-            let read = read.map_err(|error| match error {
-                object_store::Error::NotFound { .. } => file.error("the file is missing"),
-                error => file.error(error.to_string()),
-            })?;
-            let mut read = read.into_iter().zip(missing);
-            for found in found.iter_mut().filter(|found| found.is_none()) {
-                let Some((bytes, range)) = read.next() else { break };
-                if bytes.len() as u64 != range.end - range.start {
-                    return Err(file.error("the file is too short"));
-                }
-                fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                if is_cached {
-                    blocks.insert((file.number, range.start, range.end), bytes.clone()).await;
-                }
-                *found = Some(bytes);
-            }
-        }
-        found.into_iter().map(|bytes| bytes.ok_or_else(|| file.error("a range was not read"))).collect()
+        Ok(read)
     }
 }
 
