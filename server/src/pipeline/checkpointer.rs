@@ -214,6 +214,7 @@ impl Checkpointer {
         for Cut { view, worker, operators, .. } in cuts {
             self.stored.insert(view);
             keep_state(&mut checkpoint, view, worker, operators)
+                .await
                 .inspect_err(|error| self.broken = Some(error.clone()))?;
         }
         let mut now_stored = BTreeSet::new();
@@ -348,7 +349,7 @@ fn cold_table(
     Some((relation, ColdTable { folder, time_column: settings.time_column, rows }))
 }
 
-fn keep_state(
+async fn keep_state(
     checkpoint: &mut Checkpoint<'_>,
     view: RelationId,
     worker: usize,
@@ -357,7 +358,7 @@ fn keep_state(
     let number = |number: usize| u32::try_from(number).expect("there are fewer workers and tables than that");
     for OperatorChange { node, tables } in operators {
         for (table, change) in tables.into_iter().enumerate() {
-            let kept = checkpoint.state(view, node, number(worker), number(table), change);
+            let kept = checkpoint.state(view, node, number(worker), number(table), change).await;
             kept.map_err(cannot_checkpoint)?;
         }
     }

@@ -133,6 +133,10 @@ impl Accumulator for Variance {
         }
     }
 
+    fn empty(&mut self) {
+        (self.groups, self.apart) = (Vec::new(), HashMap::new());
+    }
+
     fn memory_bytes(&self) -> usize {
         self.groups.capacity() * size_of::<Moments>() + self.apart.capacity() * size_of::<(usize, Apart)>()
     }
