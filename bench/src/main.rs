@@ -15,6 +15,7 @@ mod nexmark;
 mod point_select;
 mod process;
 mod queries;
+mod running;
 mod soak;
 
 use anyhow::Result;
