@@ -16,6 +16,7 @@ mod point_select;
 mod process;
 mod queries;
 mod recovery;
+mod running;
 mod soak;
 
 use anyhow::Result;

@@ -4,28 +4,26 @@
 //! feeding the first batch to the view having reached the last epoch.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use clap::Args;
 use freshet_connectors::nexmark;
-use freshet_dataflow::{DataflowDescription, Engine, EngineConfig, Event, StateBudget, ViewBudget};
+use freshet_dataflow::StateBudget;
 use freshet_planner::plan::{Node, Op};
 use freshet_storage::collection::{Collection, CollectionDescription};
-use freshet_types::{Delta, Epoch, RelationId};
+use freshet_types::RelationId;
 
 use crate::catalog::{self, RELATIONS, relation_id};
 use crate::process::{Process, megabytes, reset_peak};
 use crate::queries::{self, Query};
+use crate::running::Running;
 
 /// Events a second in the generated story: how fast its clock goes, not how fast it is fed.
 const STORY_RATE: u32 = 10_000;
 const STORY_START_MS: i64 = 1_700_000_000_000;
-/// Epochs sealed ahead of the view.
-const EPOCHS_IN_FLIGHT: u64 = 3;
-const VIEW: RelationId = RelationId(1000);
 
 #[derive(Args)]
 pub struct Arguments {
@@ -140,55 +138,9 @@ fn with_columns(batch: &RecordBatch, needed: &BTreeSet<usize>) -> Result<RecordB
 
 /// Runs the plan over the input, and waits until the view has all of it.
 fn feed(plan: &Node, view: &Arc<Collection>, input: Vec<EpochInput>, workers: usize) -> Result<()> {
-    let failures: Arc<Mutex<Vec<String>>> = Arc::default();
-    let heard = failures.clone();
-    let on_event = Arc::new(move |event: Event| {
-        let text = match event {
-            Event::Failed { error, .. } => error,
-            Event::RowErrors { errors, .. } => format!("rows failed: {errors:?}"),
-            Event::Paused { .. } => "the view paused".to_owned(),
-            Event::Cut { .. } => "state was told that nobody asked for".to_owned(),
-        };
-        heard.lock().unwrap_or_else(PoisonError::into_inner).push(text);
-    });
-    let engine = Engine::start(EngineConfig { workers, track_state: false, state: StateBudget::default() }, on_event)
-        .map_err(anyhow::Error::msg)?;
-    engine.install(DataflowDescription {
-        view: VIEW,
-        name: view.description().name.clone(),
-        plan: Arc::new(plan.clone()),
-        output: view.clone(),
-        as_of: Epoch::ZERO,
-        resume: None,
-        budget: ViewBudget::default(),
-    });
-    for relation in plan.relations() {
-        engine.finish_snapshot(VIEW, relation);
-    }
-    let mut last = Epoch::ZERO;
-    for batches in input {
-        last = Epoch(last.millis() + 1);
-        for (relation, rows) in batches {
-            engine.feed(relation, last, Delta::inserts(rows));
-        }
-        engine.seal(last);
-        if last.millis() > EPOCHS_IN_FLIGHT {
-            wait_for(view, last.minus_millis(EPOCHS_IN_FLIGHT), &failures)?;
-        }
-    }
-    wait_for(view, last, &failures)?;
-    engine.shutdown();
-    Ok(())
-}
-
-/// Waits until the view has reached `epoch`; a view that fails never does.
-fn wait_for(view: &Collection, epoch: Epoch, failures: &Mutex<Vec<String>>) -> Result<()> {
-    while view.upper() < epoch {
-        if let Some(failure) = failures.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            bail!("the view failed: {failure}");
-        }
-        // Short enough not to matter beside an epoch, long enough to leave the core to the workers.
-        std::thread::park_timeout(Duration::from_micros(200));
-    }
+    let mut running = Running::start(plan, view.clone(), workers, StateBudget::default())?;
+    input.into_iter().try_for_each(|rows| running.feed(rows))?;
+    running.catch_up()?;
+    running.stop();
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::hub::{Hub, ImportHandle};
 use crate::memory::{Queue, ViewMemory};
 use crate::operators::aggregate::{Aggregate, OwnsGlobalGroup};
 use crate::operators::constant::{self, Owned};
-use crate::operators::distinct::Distinct;
+use crate::operators::distinct::distinct;
 use crate::operators::filter::Map;
 use crate::operators::input::Import;
 use crate::operators::join::Join;
@@ -285,7 +285,7 @@ impl Prepare<'_> {
     fn distinct(&self, node: &Node, input: &Node) -> Result<Prepared, OperatorError> {
         let all: Vec<usize> = (0..node.schema.fields().len()).collect();
         let (input, route, spread) = self.brought_together(input, &all)?;
-        let mut operator = Box::new(Distinct::new(node.schema.clone())?);
+        let mut operator = Box::new(distinct(node)?);
         let number = self.with_state(&mut *operator, &[spread.placement()])?;
         let inputs = vec![(input, route)];
         let work = Work::Operator { name: "Distinct", operator, node: number, inputs };

@@ -46,7 +46,7 @@ pub use cuts::OperatorChange;
 pub use engine::Engine;
 pub use exchange::Route;
 pub use memory::{EngineMemory, OnLimit, OperatorMemory, StateBudget, StateMemory, ViewBudget};
-pub use saved::SavedState;
+pub use saved::{SavedRows, SavedState};
 
 /// How to run the engine.
 #[derive(Debug, Clone)]

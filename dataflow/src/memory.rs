@@ -2,7 +2,8 @@
 //!
 //! Each operator tells what it holds after every batch; the sums are kept as it does, so that asking whether a budget is
 //! used up costs two loads. An operator whose view, or the engine, is over its budget moves to the disk what it can.
-//! Which of several does so first is left to chance: the one that works, and holds its share.
+//! Which of several does so first is left to chance: the one that works, and holds its share. Those that have
+//! nothing to do look with every epoch that is sealed.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -194,6 +195,11 @@ impl ViewMemory {
         Arc::new(Self { view, budget, used: AtomicU64::new(0), spillable: AtomicUsize::new(0), engine })
     }
 
+    /// The limit at which state of the view goes to the disk, whatever room the engine has.
+    fn own_limit(&self) -> Option<u64> {
+        self.budget.bytes_max.filter(|_| self.budget.on_limit == OnLimit::Spill)
+    }
+
     /// What one operator may hold while its saved rows come back.
     pub fn room(&self) -> Option<Room> {
         let StateBudget { bytes_max, folder } = &self.engine.budget;
@@ -251,9 +257,9 @@ impl OperatorAccount {
 
     /// Where the operator is to move state, if it is to.
     pub fn must_spill(&self) -> Option<&Arc<SpillFolder>> {
-        let ViewMemory { engine, budget, used, spillable, .. } = &*self.view;
+        let ViewMemory { engine, used, spillable, .. } = &*self.view;
         let folder = engine.budget.folder.as_ref()?;
-        let own_limit = budget.bytes_max.filter(|_| budget.on_limit == OnLimit::Spill);
+        let own_limit = self.view.own_limit();
         let budgets = [(own_limit, used, spillable), (Some(engine.budget.bytes_max), &engine.used, &engine.spillable)];
         let is_due = budgets.into_iter().any(|(bytes_max, used, spillable)| {
             let Some(bytes_max) = bytes_max.filter(|bytes_max| used.load(Ordering::Relaxed) > *bytes_max) else {

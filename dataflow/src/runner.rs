@@ -20,6 +20,7 @@ use timely::dataflow::operators::{Capability, CapabilityTrait, InputCapability};
 use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
+use timely::scheduling::Activator;
 
 use crate::container::DeltaContainer;
 use crate::cuts::{OperatorChange, ViewCuts};
@@ -129,7 +130,8 @@ pub fn run_operator<'scope>(
         OperatorCuts { cuts: cuts.clone(), node, last: 0 }
     });
     let out = Output::default();
-    let mut run = OperatorRun { operator: Some(operator), out, pusher, errors, health, cuts, account };
+    let activator = scope.activator_for(builder.operator_info().address);
+    let mut run = OperatorRun { operator: Some(operator), out, pusher, errors, health, cuts, account, activator };
     // What comes back from a checkpoint is held from the beginning.
     run.settle_account();
     builder.build(move |mut capabilities| {
@@ -165,6 +167,7 @@ struct OperatorRun {
     health: ViewHealth,
     cuts: Option<OperatorCuts>,
     account: Option<OperatorAccount>,
+    activator: Activator,
 }
 
 /// The part of an operator in the cuts of its view.
@@ -222,6 +225,8 @@ impl OperatorRun {
 
     fn work_by_epoch(&mut self, ports: &mut [Port], epochs: &mut BTreeMap<u64, OpenEpoch>, frontier: u64) {
         self.check_health();
+        // Others may have taken the room since it worked last. Every epoch comes by here, whether or not it has rows.
+        self.settle_account();
         for (port, input) in ports.iter_mut().enumerate() {
             input.for_each(|capability, container| {
                 let new_epoch = || OpenEpoch { capability: capability.retain(0), deltas: Vec::new() };
@@ -245,6 +250,11 @@ impl OperatorRun {
             }
             self.flush();
             self.send_results(&entry.get().capability, epoch);
+            if self.operator.as_ref().is_some_and(|working| working.has_more()) {
+                // Those who take it in have their turn first.
+                self.activator.activate();
+                break;
+            }
             entry.remove();
         }
         if self.operator.is_none() {

@@ -4,6 +4,7 @@
 //!   one into one [file], and then changes the [manifest] in one atomic batch: that is the
 //!   moment from which on it counts.
 //! * What an operator remembers comes as [`TableChange`]s and is filed in a [log](state_log) by table.
+//! * Of a large state table, [parts](staging) go to files before.
 //! * With the rows of a collection go its [versions], so that what was readable of the past stays so.
 //! * After a restart, [`Recovered`] gives all of it back as it was at the checkpoint's epoch.
 //! * [Files that nobody needs](garbage) are deleted after a commit, never before.
@@ -18,18 +19,19 @@ mod manifest;
 mod places;
 mod recover;
 mod segments;
+mod staging;
 mod state_log;
 #[cfg(test)]
 mod tests;
 mod tiered;
 mod versions;
 
-pub use change::{StateRows, TableChange};
+pub use change::{SpilledChange, StateRows, TableChange};
 pub use commit::{Checkpoint, CheckpointStats, Checkpoints};
 pub(crate) use file::{CheckpointFiles, PartRef, path as file_path};
 pub(crate) use manifest::Manifest;
 pub use manifest::{Part, PieceId};
-pub use recover::{Recovered, Redistribute};
+pub use recover::{Recovered, Redistribute, StoredTable};
 pub(crate) use tiered::tier_files;
 
 pub use crate::collection::restore::ShardOf;

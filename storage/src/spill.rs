@@ -14,6 +14,7 @@ mod bloom;
 mod levels;
 mod row_bits;
 mod run;
+mod untold;
 
 use std::fs::File;
 use std::io;
@@ -25,6 +26,7 @@ use arrow::error::ArrowError;
 
 pub use levels::{Found, NewRows, Place, SpilledRows, sorted_order};
 pub use run::{FoundBy, Layout, Wanted};
+pub use untold::{Untold, UntoldRows};
 
 /// Why state could not be moved to the disk, or read from there.
 #[derive(Debug, thiserror::Error)]
@@ -74,24 +76,28 @@ impl SpillFolder {
         // Another process that takes the folder over makes files of other names.
         let path = self.path.join(format!("{}-{number:012}.arrow", std::process::id()));
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        Ok(SpillFile { file, path, bytes: 0, folder: self.clone() })
+        Ok(SpillFile { file, path, bytes: AtomicU64::new(0), folder: self.clone() })
     }
 }
 
-/// A file that is deleted when nobody needs it any more.
+/// A file that is deleted when nobody needs it any more. One writes it, at its end; others may read what is there.
 #[derive(Debug)]
 struct SpillFile {
     file: File,
     path: PathBuf,
-    bytes: u64,
+    bytes: AtomicU64,
     folder: Arc<SpillFolder>,
 }
 
 impl SpillFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
-        self.file.write_all_at(bytes, self.bytes)?;
-        self.bytes += bytes.len() as u64;
+        self.file.write_all_at(bytes, self.bytes())?;
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.folder.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -106,7 +112,7 @@ impl SpillFile {
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        self.folder.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.folder.bytes.fetch_sub(self.bytes(), Ordering::Relaxed);
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot delete a file of spilled state");
         }

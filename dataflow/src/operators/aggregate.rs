@@ -2,7 +2,7 @@
 //!
 //! Input          deltas, exchanged by group key.
 //! Output         per changed group and epoch: at most one retraction and one insertion.
-//! State          one slot per live group: key, count of rows, accumulators.
+//! State          one slot per live group: key, count of rows, accumulators; on the disk where memory has no room.
 //! On retraction  count and sum subtract; min and max read the group's multiset.
 //! On failure     a group with a result that does not fit its type has no row, and is an error of the view until it fits.
 //! Cost           time O(changed rows), memory O(live groups).
@@ -14,6 +14,7 @@
 mod accumulators;
 mod boolean;
 mod count;
+mod disk;
 mod distinct_values;
 mod double_double;
 mod entries;
@@ -24,35 +25,45 @@ mod ordered;
 mod sum;
 mod variance;
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{concat, filter};
-use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 use freshet_planner::plan;
-use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::checkpoint::TableChange;
+use freshet_storage::spill::SpillFolder;
 use freshet_types::{Delta, Weights};
 
-use self::accumulators::{AggregateState, Failures, SavedColumns};
+use self::accumulators::{AggregateState, Failures};
 pub(crate) use self::count::gather;
+use self::disk::Disk;
 use self::entries::Entries;
 pub use self::moments::{Moments, Spread};
 use crate::RowError;
 use crate::expressions::cells_text;
 use crate::memory::StateMemory;
+use crate::operators::ids::GroupIds;
 use crate::operators::key_table::KeyTable;
-use crate::operators::state::{self, Changes, State, Telling};
+use crate::operators::state::{Room, SavedParts, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct Aggregate {
     keys: Vec<usize>,
+    key_types: Vec<DataType>,
     schema: SchemaRef,
     groups: KeyTable,
     /// The number of input rows of each group.
     counts: Vec<i64>,
     aggregates: Vec<AggregateState>,
     touched: Touched,
-    changes: Changes,
+    ids: GroupIds,
+    /// The groups that are not in memory.
+    disk: Option<Disk>,
+    /// While saved rows come back.
+    room: Option<Room>,
     /// The one group without keys, and whether its row has been given.
     global: Global,
     /// The slot of each row of a batch; kept for its memory.
@@ -105,11 +116,14 @@ impl Aggregate {
         Ok(Self {
             keys: keys.to_vec(),
             schema,
-            groups: KeyTable::new(key_types)?,
+            groups: KeyTable::new(key_types.clone())?,
+            key_types,
             counts: Vec::new(),
             aggregates: aggregates.iter().map(|a| AggregateState::new(a, input)).collect::<Result<_, _>>()?,
             touched: Touched::default(),
-            changes: Changes::default(),
+            ids: GroupIds::default(),
+            disk: None,
+            room: None,
             global: if is_global { Global::NotGiven } else { Global::No },
             slots: Vec::new(),
         })
@@ -121,6 +135,7 @@ impl Aggregate {
         if slots > self.counts.len() {
             self.counts.resize(slots, 0);
             self.touched.marks.resize(slots, false);
+            self.ids.grow(slots);
             self.aggregates.iter_mut().for_each(|aggregate| aggregate.grow(slots));
         }
     }
@@ -238,7 +253,7 @@ impl Aggregate {
     fn forget_dead(&mut self, touched: impl Iterator<Item = u32>) {
         let dead: Vec<u32> = touched.filter(|slot| !self.is_live(*slot)).collect();
         self.groups.remove(&dead);
-        dead.iter().for_each(|slot| self.changes.remove(*slot));
+        dead.iter().for_each(|slot| self.ids.remove(*slot));
         self.aggregates.iter_mut().for_each(|aggregate| aggregate.clear(&dead));
     }
 
@@ -259,6 +274,7 @@ impl Aggregate {
 impl Operator for Aggregate {
     fn absorb(&mut self, _port: usize, delta: Delta, _out: &mut Output) -> Result<(), OperatorError> {
         let key_columns: Vec<ArrayRef> = self.keys.iter().map(|key| delta.columns()[*key].clone()).collect();
+        self.fetch(&key_columns, delta.len())?;
         self.groups.file(&key_columns, delta.len(), &mut self.slots)?;
         self.grow();
         self.touch()?;
@@ -270,6 +286,7 @@ impl Operator for Aggregate {
     }
 
     fn flush(&mut self, out: &mut Output) -> Result<(), OperatorError> {
+        self.fetch_open()?;
         if self.global == Global::NotGiven && self.touched.new.is_empty() {
             // The one group is there without any row.
             self.groups.file(&[], 1, &mut self.slots)?;
@@ -292,16 +309,32 @@ impl Operator for Aggregate {
         }
         for slot in old.iter().chain(&new) {
             self.touched.marks[*slot as usize] = false;
-            self.changes.touch(*slot);
+            self.ids.touch(*slot);
         }
         self.forget_dead(old.into_iter().chain(new));
         Ok(())
     }
 
+    fn has_more(&self) -> bool {
+        self.disk.as_ref().is_some_and(Disk::has_open)
+    }
+
     fn memory(&self) -> StateMemory {
-        let columns = self.counts.capacity() * 8 + self.touched.marks.capacity();
+        let columns = self.counts.capacity() * 8 + self.touched.marks.capacity() + self.ids.slot_bytes();
         let aggregates: usize = self.aggregates.iter().map(AggregateState::memory_bytes).sum();
-        StateMemory::fixed(self.groups.memory_bytes() + columns + aggregates + self.changes.memory_bytes())
+        let groups = self.groups.memory_bytes() + columns + aggregates;
+        let (index_bytes, disk_bytes) = self.disk.as_ref().map_or((0, 0), Disk::bytes);
+        let ids: usize = self.aggregates.iter().map(AggregateState::id_bytes).sum();
+        StateMemory {
+            memory_bytes: groups + index_bytes + ids + self.ids.ids.memory_bytes(),
+            // The one group without keys is in every batch.
+            spillable_bytes: if self.keys.is_empty() { 0 } else { groups },
+            disk_bytes,
+        }
+    }
+
+    fn spill(&mut self, folder: &Arc<SpillFolder>) -> Result<(), OperatorError> {
+        self.leave(folder)
     }
 
     fn state(&mut self) -> Option<&mut dyn State> {
@@ -313,8 +346,12 @@ impl Operator for Aggregate {
 /// has a table of its own beside it.
 impl State for Aggregate {
     fn track(&mut self) {
-        self.changes.track();
-        self.entries().for_each(Entries::track);
+        self.ids.ids.changes.track();
+        self.entries().for_each(|entries| entries.ids().changes.track());
+    }
+
+    fn keep_within(&mut self, room: &Room) {
+        self.room = Some(room.clone());
     }
 
     fn table_count(&mut self) -> usize {
@@ -322,42 +359,11 @@ impl State for Aggregate {
     }
 
     fn changes(&mut self) -> Result<Vec<TableChange>, OperatorError> {
-        let ids = self.changes.take();
-        let mut columns = self.groups.columns(&ids.changed)?;
-        columns.push(gather(&self.counts, &ids.changed));
-        for accumulator in self.aggregates.iter_mut().filter_map(AggregateState::accumulator) {
-            columns.extend(accumulator.save(&ids.changed)?);
-        }
-        let types = columns.iter().map(|column| column.data_type().clone());
-        let mut tables = vec![ids.with_rows(&state::schema(types), columns)?];
-        for entries in self.entries() {
-            tables.push(entries.changes()?);
-        }
-        Ok(tables)
+        self.tell()
     }
 
-    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError> {
-        let [groups, entries @ ..] = tables else { return Err(state::not_of_this_operator()) };
-        let keys = self.keys.len();
-        let parts: Vec<_> = groups.iter().map(|part| (&part.ids[..], part.rows.columns()[..keys].to_vec())).collect();
-        self.groups.restore(&parts)?;
-        self.grow();
-        for StateRows { ids, rows } in groups {
-            let mut columns = SavedColumns(rows.columns()[keys..].iter());
-            let counts = columns.numbers::<Int64Type>()?.values();
-            ids.iter().zip(counts).for_each(|(slot, count)| self.counts[*slot as usize] = *count);
-            for accumulator in self.aggregates.iter_mut().filter_map(AggregateState::accumulator) {
-                accumulator.load(ids, &mut columns)?;
-            }
-            self.changes.restored(ids.iter().copied(), telling);
-            if self.global == Global::NotGiven {
-                self.global = Global::Given;
-            }
-        }
-        for (own, saved) in self.entries().zip(entries) {
-            own.restore(saved, telling)?;
-        }
-        Ok(())
+    fn restore(&mut self, tables: Vec<SavedParts<'_>>, telling: Telling) -> Result<(), OperatorError> {
+        self.come_back(tables, telling)
     }
 }
 

@@ -25,7 +25,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::NullEquality;
 use datafusion::physical_expr::PhysicalExpr;
 use freshet_planner::plan::Node;
-use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::checkpoint::TableChange;
 use freshet_storage::spill::SpillFolder;
 use freshet_types::Delta;
 
@@ -34,7 +34,7 @@ use self::arrangement::Matches;
 use crate::expressions::{evaluate_predicate, salvage};
 use crate::limits;
 use crate::memory::StateMemory;
-use crate::operators::state::{self, Room, State, Telling};
+use crate::operators::state::{self, Room, SavedParts, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct Join {
@@ -187,7 +187,7 @@ impl State for Join {
         self.sides.iter_mut().map(|side| side.rows.changes()).collect()
     }
 
-    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError> {
+    fn restore(&mut self, tables: Vec<SavedParts<'_>>, telling: Telling) -> Result<(), OperatorError> {
         if tables.len() != self.sides.len() {
             return Err(state::not_of_this_operator());
         }

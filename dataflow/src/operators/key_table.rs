@@ -15,8 +15,6 @@ use freshet_types::keys::{IntKeys, hash_bytes, hash_int};
 use freshet_types::{KeyEncoder, Keys, RowTable};
 use hashbrown::HashTable;
 
-use crate::operators::OperatorError;
-
 /// The slot of a key that is not in the table.
 pub const NO_SLOT: u32 = u32::MAX;
 
@@ -88,6 +86,26 @@ impl KeyTable {
         self.slots.end as usize
     }
 
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.slots.end as usize - self.slots.free.len()
+    }
+
+    /// The slots of all keys, in order.
+    pub fn filed_slots(&self) -> Vec<u32> {
+        let mut is_free = vec![false; self.slot_end()];
+        self.slots.free.iter().for_each(|slot| is_free[*slot as usize] = true);
+        (0..self.slots.end).zip(is_free).filter(|(_, is_free)| !is_free).map(|(slot, _)| slot).collect()
+    }
+
+    /// The hashes of keys, whether or not they are in the table.
+    ///
+    /// # Errors
+    /// If the columns are not of the table's types.
+    pub fn hashes(&self, columns: &[ArrayRef], row_count: usize) -> Result<Vec<u64>, ArrowError> {
+        Ok(self.encoder.encode(columns, row_count)?.hashes())
+    }
+
     /// Bytes held, for budgets.
     pub fn memory_bytes(&self) -> usize {
         /// What an allocation takes beside its bytes, and rounding up.
@@ -155,57 +173,6 @@ impl KeyTable {
                         },
                         |slot| u32::try_from(slot).expect("slots are handed out as u32"),
                     ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Files keys under the slots that they had in another life of the table, which is empty so far.
-    ///
-    /// # Errors
-    /// If the columns are not of the table's types, or a slot is there twice.
-    pub fn restore(&mut self, parts: &[(&[u32], Vec<ArrayRef>)]) -> Result<(), OperatorError> {
-        let mut used = Vec::new();
-        for slot in parts.iter().flat_map(|(slots, _)| slots.iter()) {
-            let slot = *slot as usize;
-            used.resize(used.len().max(slot + 1), false);
-            if std::mem::replace(&mut used[slot], true) {
-                return Err(OperatorError::BrokenInvariant("a saved row is there twice".to_string()));
-            }
-        }
-        self.slots.end = u32::try_from(used.len()).expect("slots are u32");
-        self.slots.free = (0_u32..).zip(used).filter(|(_, used)| !used).map(|(slot, _)| slot).collect();
-        for (slots, columns) in parts {
-            self.file_at(slots, columns)?;
-        }
-        Ok(())
-    }
-
-    /// Files keys that are not in the table under slots of the caller's choice.
-    fn file_at(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<(), ArrowError> {
-        let encoded = self.encoder.encode(columns, slots.len())?;
-        match &mut self.filed {
-            Filed::Unit(filed) => *filed = slots.last().copied().or(*filed),
-            Filed::Ints { table, null, keys } => {
-                let IntKeys { values, nulls } = int_keys(&encoded);
-                table.reserve(slots.len(), |(filed, _)| hash_int(*filed));
-                for (row, (slot, key)) in slots.iter().zip(values).enumerate() {
-                    if nulls.is_some_and(|nulls| nulls.is_null(row)) {
-                        *null = Some(*slot);
-                        put(keys, *slot, 0);
-                    } else {
-                        table.insert_unique(hash_int(*key), (*key, *slot), |(filed, _)| hash_int(*filed));
-                        put(keys, *slot, *key);
-                    }
-                }
-            }
-            Filed::Rows { table, keys, key_bytes, .. } => {
-                for (row, (slot, hash)) in slots.iter().zip(encoded.hashes()).enumerate() {
-                    let bytes = row_bytes(&encoded, row);
-                    *key_bytes += bytes.len();
-                    table.insert(hash, *slot as usize);
-                    put(keys, *slot, bytes.into());
                 }
             }
         }
@@ -342,23 +309,9 @@ mod tests {
         table.file(&columns, expected.len(), &mut slots).unwrap();
         assert_eq!(slots, expected, "the free slot is used again");
         assert_eq!(table.columns(&slots).unwrap(), columns);
-        check_restored(&table, &columns, expected);
-    }
-
-    /// What another table makes of the keys of `table`, its last slot left out.
-    fn check_restored(table: &KeyTable, columns: &[ArrayRef], expected: &[u32]) {
-        let kept: Vec<u32> = (0..u32::try_from(table.slot_end()).unwrap() - 1).rev().collect();
-        let mut restored = KeyTable::new(table.types.clone()).unwrap();
-        let parts: Vec<(&[u32], Vec<ArrayRef>)> =
-            kept.chunks(2).map(|part| (part, table.columns(part).unwrap())).collect();
-        restored.restore(&parts).unwrap();
-        let mut slots = Vec::new();
-        restored.find(columns, expected.len(), &mut slots).unwrap();
-        let known = |slot: &u32| if kept.contains(slot) { *slot } else { NO_SLOT };
-        assert_eq!(slots, expected.iter().map(known).collect::<Vec<_>>());
-        restored.file(columns, expected.len(), &mut slots).unwrap();
-        assert_eq!(slots, expected, "the next free slot is the one that was left out");
-        assert_eq!(restored.columns(&slots).unwrap(), columns);
+        let all: std::collections::BTreeSet<u32> = expected.iter().copied().collect();
+        assert_eq!(table.filed_slots(), all.iter().copied().collect::<Vec<_>>());
+        assert_eq!(table.len(), all.len());
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! | [`output`] | the root | none | none: it writes the view's collection |
 //!
 //! An operator is a synchronous state machine. It is handed the deltas of one epoch after the other: any
-//! number of [`Operator::absorb`] calls, then one [`Operator::flush`]. Between them nothing may be assumed of the
+//! number of [`Operator::absorb`] calls, then [`Operator::flush`], once or as often as it asks for. Between them nothing may be assumed of the
 //! order of deltas: a row may be deleted before it is inserted, as long as its count is right at the flush.
 //! After a flush its [`state`] can be told for a checkpoint.
 
@@ -23,12 +23,15 @@ pub mod aggregate;
 pub mod constant;
 pub mod distinct;
 pub mod filter;
+mod gathered;
+mod ids;
 pub mod input;
 pub mod join;
 mod key_table;
 pub mod outer_join;
 pub mod output;
 pub mod per_group;
+mod spilled_table;
 pub mod state;
 pub mod top_n;
 pub mod union_all;
@@ -58,6 +61,12 @@ pub trait Operator {
     /// Any error fails the view.
     fn flush(&mut self, _out: &mut Output) -> Result<(), OperatorError> {
         Ok(())
+    }
+
+    /// After a flush: whether there is more to say about the epoch. Then it is not complete before another flush, which comes
+    /// when what was given so far is on its way.
+    fn has_more(&self) -> bool {
+        false
     }
 
     fn timing(&self) -> Timing {
@@ -101,6 +110,9 @@ pub enum OperatorError {
     OutOfRange(&'static str),
     #[error("{0}")]
     Unsupported(String),
+    /// The state that was saved cannot be read; says why.
+    #[error("cannot read saved state: {0}")]
+    Saved(String),
     #[error("internal error: {0}")]
     Arrow(#[from] ArrowError),
     #[error(transparent)]

@@ -24,7 +24,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::NullEquality;
 use datafusion::physical_expr::PhysicalExpr;
 use freshet_planner::plan::{JoinKind, Node};
-use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::checkpoint::TableChange;
 use freshet_storage::spill::SpillFolder;
 use freshet_types::Delta;
 
@@ -33,7 +33,7 @@ use self::row_matches::RowMatches;
 use crate::limits;
 use crate::memory::StateMemory;
 use crate::operators::join::{Arrangement, Join, same_types, weighted, without_null};
-use crate::operators::state::{self, Placement, Room, State, Telling};
+use crate::operators::state::{self, Placement, Room, SavedParts, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct OuterJoin {
@@ -307,21 +307,19 @@ impl State for OuterJoin {
         Ok(changes)
     }
 
-    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError> {
+    fn restore(&mut self, tables: Vec<SavedParts<'_>>, telling: Telling) -> Result<(), OperatorError> {
         if tables.len() != self.table_count() {
             return Err(state::not_of_this_operator());
         }
-        let others = match &mut self.rows {
-            Rows::Both(join) => {
-                join.restore(&tables[..2], telling)?;
-                &tables[2..]
-            }
+        let mut tables = tables.into_iter();
+        match &mut self.rows {
+            Rows::Both(join) => join.restore(tables.by_ref().take(2).collect(), telling)?,
             Rows::Left(rows) => {
-                rows.restore(&tables[0], telling, self.room.take().as_ref())?;
-                &tables[1..]
+                let saved = tables.next().ok_or_else(state::not_of_this_operator)?;
+                rows.restore(saved, telling, self.room.take().as_ref())?;
             }
-        };
-        let mut asked = self.partners.iter_mut().flatten().zip(others);
+        }
+        let mut asked = self.partners.iter_mut().flatten().zip(tables);
         asked.try_for_each(|(partners, saved)| match partners {
             Partners::ByKey(presence) => presence.restore(saved, telling),
             Partners::ByRow(matches) => matches.restore(saved, telling),

@@ -16,7 +16,7 @@ mod window;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
-use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::checkpoint::TableChange;
 use freshet_types::Delta;
 
 use self::rows::GroupedRows;
@@ -24,7 +24,7 @@ pub use self::window::WindowFunctions;
 use crate::RowError;
 use crate::expressions::{cells_text, message};
 use crate::memory::StateMemory;
-use crate::operators::state::{self, State, Telling};
+use crate::operators::state::{self, SavedParts, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 /// What is made of the rows of a group.
@@ -124,8 +124,8 @@ impl State for PerGroup {
         Ok(vec![self.rows.changes()?])
     }
 
-    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError> {
-        let [saved] = tables else { return Err(state::not_of_this_operator()) };
+    fn restore(&mut self, mut tables: Vec<SavedParts<'_>>, telling: Telling) -> Result<(), OperatorError> {
+        let saved = tables.pop().ok_or_else(state::not_of_this_operator)?;
         self.rows.restore(saved, telling)
     }
 }

@@ -5,7 +5,9 @@
 //! A table with a row a group comes first; tables of what belongs to a group refer to it by the group's id.
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use arrow::error::ArrowError;
 use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_storage::spill::SpillFolder;
 use std::sync::Arc;
@@ -29,12 +31,16 @@ pub trait State {
     /// If rows cannot be made of the state, which would be a bug.
     fn changes(&mut self) -> Result<Vec<TableChange>, OperatorError>;
 
-    /// Takes in the rows of all tables, as they were told; called once, before the first delta.
+    /// Takes in the rows of all tables, as they were told; called once, before the first delta. Each table is read to its
+    /// end before the next.
     ///
     /// # Errors
-    /// If the rows are not of this operator.
-    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError>;
+    /// If the rows are not of this operator, or cannot be read.
+    fn restore(&mut self, tables: Vec<SavedParts<'_>>, telling: Telling) -> Result<(), OperatorError>;
 }
+
+/// The rows of a state table, part by part.
+pub type SavedParts<'a> = Box<dyn Iterator<Item = Result<StateRows, OperatorError>> + 'a>;
 
 /// Where saved rows go that memory has no room for.
 #[derive(Debug, Clone)]
@@ -109,31 +115,41 @@ impl Changes {
         *flags &= DIRTY;
     }
 
-    /// The rows `ids` are there.
-    pub fn restored(&mut self, ids: impl Iterator<Item = u32>, telling: Telling) {
-        if telling == Telling::All {
-            self.reset = self.tracking;
-            for id in ids {
-                self.touch(id);
-            }
-            return;
-        }
+    /// The rows `ids` are there, and known as they are.
+    pub fn told(&mut self, ids: &[u32]) {
         for id in ids {
-            if id as usize >= self.flags.len() {
-                self.flags.resize(id as usize + 1, 0);
+            let id = *id as usize;
+            if id >= self.flags.len() {
+                self.flags.resize(id + 1, 0);
             }
-            self.flags[id as usize] = TOLD | LIVE;
+            self.flags[id] = TOLD | LIVE;
         }
+    }
+
+    /// The row `id` leaves memory: whether it has yet to be told, which is up to the place to which it goes.
+    pub fn leave(&mut self, id: u32) -> bool {
+        let Some(flags) = self.flags.get_mut(id as usize) else { return false };
+        let is_untold = *flags & (DIRTY | LIVE) == DIRTY | LIVE;
+        if is_untold {
+            *flags = TOLD | LIVE;
+        }
+        is_untold
+    }
+
+    /// Every row has left.
+    pub fn left(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            self.flags[id as usize] &= !DIRTY;
+        }
+    }
+
+    /// What was told so far does not hold any more.
+    pub fn start_anew(&mut self) {
+        self.reset = self.tracking;
     }
 
     pub fn memory_bytes(&self) -> usize {
         self.flags.capacity() + 4 * (self.dirty.capacity() + self.gone.capacity())
-    }
-
-    /// Ids mean other rows from now on, each of which is to be touched.
-    pub fn reset(&mut self) {
-        let tracking = self.tracking;
-        *self = Self { tracking, reset: tracking, ..Self::default() };
     }
 
     pub fn take(&mut self) -> ChangedIds {
@@ -155,7 +171,8 @@ impl ChangedIds {
     /// The change whose new rows are `columns`.
     pub fn with_rows(self, schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<TableChange, OperatorError> {
         let rows = RecordBatch::try_new(schema.clone(), columns)?;
-        Ok(TableChange { reset: self.reset, gone: self.gone, changed: StateRows { ids: self.changed, rows } })
+        let changed = StateRows { ids: self.changed, rows };
+        Ok(TableChange { reset: self.reset, gone: self.gone, changed, spilled: None })
     }
 }
 
@@ -172,6 +189,12 @@ pub fn id_column(ids: Vec<u32>) -> ArrayRef {
 
 pub fn ids_of_column(column: &ArrayRef) -> &[u32] {
     column.as_primitive::<UInt32Type>().values()
+}
+
+/// The rows of `column` at `rows`.
+pub fn rows_at(column: &ArrayRef, rows: &[usize]) -> Result<ArrayRef, ArrowError> {
+    let indices: UInt32Array = rows.iter().map(|row| u32::try_from(*row).expect("a batch is small")).collect();
+    take(column, &indices, None)
 }
 
 /// What was saved has another form than this operator's state.
@@ -217,17 +240,20 @@ mod tests {
         changes.remove(2);
         assert!(changes.touch(2), "another row under the same id");
         assert_eq!(taken(&mut changes), (vec![2], vec![2]), "taken up again");
-        changes.restored([7].into_iter(), Telling::OnlyChanges);
+        changes.told(&[7]);
         changes.remove(7);
         assert_eq!(taken(&mut changes), (vec![7], vec![]));
-        // An operator that takes in saved rows touches them as it does new ones.
-        for id in [8, 9] {
-            changes.touch(id);
-        }
-        changes.restored([8, 9].into_iter(), Telling::OnlyChanges);
+        changes.touch(8);
         changes.touch(9);
-        assert_eq!(taken(&mut changes), (vec![], vec![9]));
-        changes.reset();
+        changes.remove(9);
+        assert!(changes.leave(8));
+        assert!(!changes.leave(8), "who was said so tells of it");
+        changes.left();
+        assert_eq!(taken(&mut changes), (vec![], vec![]));
+        changes.touch(9);
+        changes.remove(8);
+        assert_eq!(taken(&mut changes), (vec![8], vec![9]), "what is gone is forgotten");
+        changes.start_anew();
         changes.touch(0);
         assert!(changes.take().reset);
     }

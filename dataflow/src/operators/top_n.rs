@@ -20,11 +20,12 @@ use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::Delta;
 use std::collections::HashMap;
 
-use self::bands::{Bands, RowBytes};
+use self::bands::{Bands, RowBytes, signed};
 use crate::memory::StateMemory;
 use crate::operators::aggregate::gather;
+use crate::operators::ids::Ids;
 use crate::operators::key_table::KeyTable;
-use crate::operators::state::{self, Changes, State, Telling};
+use crate::operators::state::{self, SavedParts, State, Telling};
 use crate::operators::{Operator, OperatorError, Output};
 
 pub struct TopN {
@@ -40,7 +41,6 @@ pub struct TopN {
     rows: Rows,
     /// The changes of this epoch.
     waiting: Vec<Delta>,
-    changes: Changes,
 }
 
 /// Rows as bytes of the same order.
@@ -55,7 +55,7 @@ struct Encoding {
 struct Rows {
     rows: Vec<Option<RowBytes>>,
     counts: Vec<i64>,
-    free: Vec<u32>,
+    ids: Ids,
     /// Of all rows.
     bytes: usize,
 }
@@ -65,18 +65,12 @@ const ROW_BYTES: usize = 16 + 48 + 24;
 
 impl Rows {
     fn add(&mut self, row: RowBytes, count: i64) -> u32 {
-        self.bytes += row.len() + ROW_BYTES;
-        if let Some(id) = self.free.pop() {
-            self.rows[id as usize] = Some(row);
-            self.counts[id as usize] = count;
-            return id;
-        }
-        self.rows.push(Some(row));
-        self.counts.push(count);
-        u32::try_from(self.rows.len() - 1).expect("a worker's memory ends before its row numbers do")
+        let id = self.ids.assign();
+        self.put(id, row, count);
+        id
     }
 
-    /// Adds a row under the id that it had before. [`Rows::find_free`] is to follow.
+    /// Adds a row under an id.
     fn put(&mut self, id: u32, row: RowBytes, count: i64) {
         let at = id as usize;
         if at >= self.rows.len() {
@@ -88,16 +82,26 @@ impl Rows {
         self.counts[at] = count;
     }
 
-    fn find_free(&mut self) {
-        self.free = (0_u32..).zip(&self.rows).filter(|(_, row)| row.is_none()).map(|(id, _)| id).collect();
+    fn touch(&mut self, id: u32) {
+        self.ids.changes.touch(id);
     }
 
-    fn remove(&mut self, id: u32) {
+    /// Copies of a row are gone.
+    fn forget(&mut self, id: u32, copies: u64) {
+        let count = &mut self.counts[id as usize];
+        *count -= signed(copies);
+        if *count > 0 {
+            return self.touch(id);
+        }
         if let Some(row) = self.rows[id as usize].take() {
             self.bytes -= row.len() + ROW_BYTES;
-            self.counts[id as usize] = 0;
-            self.free.push(id);
+            self.ids.release(id);
         }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let by_row = self.rows.capacity() * size_of::<RowBytes>() + 8 * self.counts.capacity();
+        self.bytes + by_row + self.ids.memory_bytes()
     }
 }
 
@@ -154,7 +158,6 @@ impl TopN {
             bands: Vec::new(),
             rows: Rows::default(),
             waiting: Vec::new(),
-            changes: Changes::default(),
         })
     }
 
@@ -176,7 +179,7 @@ impl TopN {
             }
             None => self.rows.add(row.clone(), copies),
         };
-        self.changes.touch(id);
+        self.rows.touch(id);
         bands.insert(row, copies.unsigned_abs(), id, &mut |row, copies| note(given, row, copies));
     }
 
@@ -193,20 +196,8 @@ impl TopN {
         if bands.remove(row, copies.unsigned_abs(), &mut |row, copies| note(given, row, copies)) > 0 {
             return Err(missing());
         }
-        self.forget(id, copies);
+        self.rows.forget(id, copies.unsigned_abs());
         Ok(())
-    }
-
-    /// Copies of a row are gone.
-    fn forget(&mut self, id: u32, copies: i64) {
-        let count = &mut self.rows.counts[id as usize];
-        *count -= copies.abs();
-        if *count == 0 {
-            self.rows.remove(id);
-            self.changes.remove(id);
-        } else {
-            self.changes.touch(id);
-        }
     }
 
     /// What is left of partitions after an epoch: nothing of those without rows, and of rows that are never deleted only
@@ -216,10 +207,7 @@ impl TopN {
         slots.dedup();
         for slot in &slots {
             if let Some(bands) = self.bands[*slot as usize].as_mut().filter(|_| self.append_only) {
-                let rest: Vec<_> = bands.take_rest().collect();
-                for (_, copies, id) in rest {
-                    self.forget(id, i64::try_from(copies).expect("copies come from weights"));
-                }
+                bands.take_rest().for_each(|(_, copies, id)| self.rows.forget(id, copies));
             }
         }
         slots.retain(|slot| self.bands[*slot as usize].as_ref().is_none_or(Bands::is_empty));
@@ -273,9 +261,8 @@ impl Operator for TopN {
     }
 
     fn memory(&self) -> StateMemory {
-        let by_row = self.rows.rows.capacity() * size_of::<RowBytes>() + 8 * self.rows.counts.capacity();
         let partitions = self.partitions.memory_bytes() + self.bands.capacity() * size_of::<Option<Bands>>();
-        StateMemory::fixed(self.rows.bytes + by_row + partitions + self.changes.memory_bytes())
+        StateMemory::fixed(self.rows.memory_bytes() + partitions)
     }
 
     fn state(&mut self) -> Option<&mut dyn State> {
@@ -286,7 +273,7 @@ impl Operator for TopN {
 /// One table: the rows, and how often each is there.
 impl State for TopN {
     fn track(&mut self) {
-        self.changes.track();
+        self.rows.ids.changes.track();
     }
 
     fn table_count(&mut self) -> usize {
@@ -294,7 +281,7 @@ impl State for TopN {
     }
 
     fn changes(&mut self) -> Result<Vec<TableChange>, OperatorError> {
-        let ids = self.changes.take();
+        let ids = self.rows.ids.changes.take();
         let row = |id: &u32| self.rows.rows[*id as usize].as_ref().expect("a changed row is there");
         let mut columns = self.encoding.decode(ids.changed.iter().map(row))?;
         columns.push(gather(&self.rows.counts, &ids.changed));
@@ -302,23 +289,26 @@ impl State for TopN {
         Ok(vec![ids.with_rows(&state::schema(types), columns)?])
     }
 
-    fn restore(&mut self, tables: &[Vec<StateRows>], telling: Telling) -> Result<(), OperatorError> {
-        let [saved] = tables else { return Err(state::not_of_this_operator()) };
+    fn restore(&mut self, mut tables: Vec<SavedParts<'_>>, telling: Telling) -> Result<(), OperatorError> {
+        let saved = tables.pop().ok_or_else(state::not_of_this_operator)?;
         let width = self.schema.fields().len();
         let mut given = HashMap::new();
-        for part in saved {
-            let columns = &part.rows.columns()[..width];
-            let slots = self.file(columns, part.ids.len())?;
-            let counts = part.rows.column(width).as_primitive::<Int64Type>().values();
-            for (((id, slot), row), count) in part.ids.iter().zip(slots).zip(self.encoding.encode(columns)?).zip(counts)
-            {
+        for saved in saved {
+            let StateRows { ids, rows } = saved?;
+            let columns = &rows.columns()[..width];
+            let slots = self.file(columns, ids.len())?;
+            self.rows.ids.restored(&ids, telling);
+            let counts = rows.column(width).as_primitive::<Int64Type>().values();
+            for (((id, slot), row), count) in ids.iter().zip(slots).zip(self.encoding.encode(columns)?).zip(counts) {
                 self.rows.put(*id, row.clone(), *count);
+                if telling == Telling::All {
+                    self.rows.touch(*id);
+                }
                 let bands = self.bands[slot as usize].get_or_insert_with(|| Bands::new(self.offset, self.limit));
                 bands.insert(row, count.unsigned_abs(), *id, &mut |row, copies| note(&mut given, row, copies));
             }
-            self.changes.restored(part.ids.iter().copied(), telling);
         }
-        self.rows.find_free();
+        self.rows.ids.all_restored();
         Ok(())
     }
 }

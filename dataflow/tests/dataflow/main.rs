@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod disk;
 mod engine;
 mod faults;
 mod outer_joins;

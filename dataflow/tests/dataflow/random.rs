@@ -173,28 +173,37 @@ fn naive_aggregates(rows: &[&Row]) -> String {
 
 const AGGREGATE_TYPES: [DataType; 5] = [INT, INT, INT, DataType::Utf8, INT];
 
+fn grouped() -> Node {
+    let op = Op::Aggregate { input: Box::new(input(1, &table())), keys: vec![0], aggregates: aggregates() };
+    keyed(plan_of(op, &[&[INT][..], &AGGREGATE_TYPES].concat()), &[0])
+}
+
+fn naive_groups(rows: &[Row], _: &[Row]) -> Rows {
+    let mut groups: BTreeMap<Option<i64>, Vec<&Row>> = BTreeMap::new();
+    rows.iter().for_each(|row| groups.entry(row.0).or_default().push(row));
+    groups.into_iter().map(|(key, rows)| (format!("{} {}", word(key), naive_aggregates(&rows)), 1)).collect()
+}
+
 #[test]
 fn grouped_aggregates() {
-    let op = Op::Aggregate { input: Box::new(input(1, &table())), keys: vec![0], aggregates: aggregates() };
-    let plan = keyed(plan_of(op, &[&[INT][..], &AGGREGATE_TYPES].concat()), &[0]);
-    compare(&plan, |rows, _| {
-        let mut groups: BTreeMap<Option<i64>, Vec<&Row>> = BTreeMap::new();
-        rows.iter().for_each(|row| groups.entry(row.0).or_default().push(row));
-        groups.into_iter().map(|(key, rows)| (format!("{} {}", word(key), naive_aggregates(&rows)), 1)).collect()
-    });
+    compare(&grouped(), naive_groups);
+}
+
+fn grouped_by_several() -> Node {
+    let op = Op::Aggregate { input: Box::new(input(1, &table())), keys: vec![2, 0], aggregates: aggregates() };
+    keyed(plan_of(op, &[&[DataType::Utf8, INT][..], &AGGREGATE_TYPES].concat()), &[0, 1])
+}
+
+fn naive_groups_by_several(rows: &[Row], _: &[Row]) -> Rows {
+    let mut groups: BTreeMap<(&String, Option<i64>), Vec<&Row>> = BTreeMap::new();
+    rows.iter().for_each(|row| groups.entry((&row.2, row.0)).or_default().push(row));
+    let line = |((text, key), rows): (_, Vec<&Row>)| (format!("{text} {} {}", word(key), naive_aggregates(&rows)), 1);
+    groups.into_iter().map(line).collect()
 }
 
 #[test]
 fn aggregates_by_several_keys() {
-    let op = Op::Aggregate { input: Box::new(input(1, &table())), keys: vec![2, 0], aggregates: aggregates() };
-    let plan = keyed(plan_of(op, &[&[DataType::Utf8, INT][..], &AGGREGATE_TYPES].concat()), &[0, 1]);
-    compare(&plan, |rows, _| {
-        let mut groups: BTreeMap<(&String, Option<i64>), Vec<&Row>> = BTreeMap::new();
-        rows.iter().for_each(|row| groups.entry((&row.2, row.0)).or_default().push(row));
-        let line =
-            |((text, key), rows): (_, Vec<&Row>)| (format!("{text} {} {}", word(key), naive_aggregates(&rows)), 1);
-        groups.into_iter().map(line).collect()
-    });
+    compare(&grouped_by_several(), naive_groups_by_several);
 }
 
 #[test]
@@ -208,13 +217,20 @@ pub fn line(row: &Row) -> String {
     format!("{} {} {}", word(row.0), word(row.1), row.2)
 }
 
-#[test]
-fn distinct_rows_of_a_union() {
+fn distinct_union() -> Node {
     let union = Op::UnionAll { inputs: vec![input(1, &table()), input(2, &table())] };
     let types = [INT, INT, DataType::Utf8];
     let distinct = Op::Distinct { input: Box::new(plan_of(union, &types)) };
-    let plan = keyed(plan_of(distinct, &types), &[0, 1, 2]);
-    compare(&plan, |left, right| left.iter().chain(right).map(|row| (line(row), 1)).collect());
+    keyed(plan_of(distinct, &types), &[0, 1, 2])
+}
+
+fn naive_union(left: &[Row], right: &[Row]) -> Rows {
+    left.iter().chain(right).map(|row| (line(row), 1)).collect()
+}
+
+#[test]
+fn distinct_rows_of_a_union() {
+    compare(&distinct_union(), naive_union);
 }
 
 fn join_of_tables() -> Node {
@@ -236,17 +252,32 @@ fn joins() {
     compare(&join_of_tables(), naive_join);
 }
 
+/// [`compare`] with so little room that nearly all state is on the disk, and what is left in memory when `bytes_max` is more.
+fn compare_on_disk(bytes_max: u64, plan: &Node, naive: impl Fn(&[Row], &[Row]) -> Rows) {
+    let folder = tempfile::tempdir().unwrap();
+    let spill = SpillFolder::open(folder.path()).unwrap();
+    let state = StateBudget { bytes_max, folder: Some(spill.clone()) };
+    compare_within(plan, &state, naive);
+    assert!(spill.files_made() > 100, "state went to the disk");
+    assert_eq!(spill.bytes(), 0, "and nothing is left there");
+}
+
 /// All rows of a side go to the disk whenever it holds more than a part of `bytes_max`.
 #[test]
 fn joins_for_which_memory_has_no_room() {
     let append_only_join = join(append_only(input(1, &table())), append_only(input(2, &table())), &[(0, 1), (2, 2)]);
     for (bytes_max, plan) in [(0, join_of_tables()), (4_000, join_of_tables()), (0, append_only_join)] {
-        let folder = tempfile::tempdir().unwrap();
-        let spill = SpillFolder::open(folder.path()).unwrap();
-        let state = StateBudget { bytes_max, folder: Some(spill.clone()) };
-        compare_within(&plan, &state, naive_join);
-        assert!(spill.files_made() > 100, "state went to the disk");
-        assert_eq!(spill.bytes(), 0, "and nothing is left there");
+        compare_on_disk(bytes_max, &plan, naive_join);
+    }
+}
+
+/// All groups do so too, in the middle of an epoch and between two.
+#[test]
+fn groups_for_which_memory_has_no_room() {
+    for bytes_max in [0, 2_000] {
+        compare_on_disk(bytes_max, &grouped(), naive_groups);
+        compare_on_disk(bytes_max, &grouped_by_several(), naive_groups_by_several);
+        compare_on_disk(bytes_max, &distinct_union(), naive_union);
     }
 }
 

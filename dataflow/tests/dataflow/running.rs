@@ -88,7 +88,9 @@ impl Running {
     pub fn resume(mut self, workers: usize, view: u64, plan: Node, epoch: u64) -> Self {
         let rows = self.views[&view].snapshot(Epoch(epoch)).unwrap().batches(None).unwrap();
         let told = self.told.remove(&view).unwrap_or_default();
-        let operators = told.iter().map(|(place, tables)| (*place, tables.iter().map(|t| vec![t.clone()]).collect()));
+        let operators = told
+            .iter()
+            .map(|(place, tables)| (*place, tables.iter().map(|t| Arc::new(vec![t.clone()]) as _).collect()));
         let saved = SavedState { workers: self.workers, operators: operators.collect() };
         let same_workers = self.workers == workers;
         self.engine.shutdown();
@@ -171,7 +173,11 @@ fn no_rows() -> RecordBatch {
 
 /// Brings what is known of a state table up to date.
 fn merge(known: &mut StateRows, change: TableChange) {
-    let TableChange { reset, gone, changed } = change;
+    let TableChange { reset, gone, mut changed, spilled } = change;
+    for piece in spilled.iter().flat_map(|spilled| (0..spilled.pieces()).map(|piece| spilled.piece(piece).unwrap())) {
+        changed.ids.extend(piece.ids);
+        changed.rows = concat_batches(&changed.rows.schema(), [&changed.rows, &piece.rows]).unwrap();
+    }
     if reset || known.ids.is_empty() {
         known.ids.clear();
         known.rows = changed.rows.slice(0, 0);

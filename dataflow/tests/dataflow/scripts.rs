@@ -3,6 +3,7 @@
 //! `+ 1 a` inserts a row, `-2 1 a` deletes it twice, `right + 1 a` does so on the second port. `flush` ends an
 //! epoch, whose whole output are the `=>` lines that follow.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -11,13 +12,16 @@ use datafusion::logical_expr::Operator as Symbol;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{binary, col, lit};
 use freshet_dataflow::operators::aggregate::{Aggregate, OwnsGlobalGroup};
-use freshet_dataflow::operators::distinct::Distinct;
+use freshet_dataflow::operators::distinct::distinct;
 use freshet_dataflow::operators::filter::Map;
 use freshet_dataflow::operators::join::Join;
-use freshet_dataflow::operators::state::Telling;
+use freshet_dataflow::operators::state::{SavedParts, Telling};
 use freshet_dataflow::operators::union_all::UnionAll;
 use freshet_dataflow::operators::{Operator, OperatorError, Output};
 use freshet_planner::plan::{self, AggregateFunction};
+use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::spill::SpillFolder;
+use freshet_types::Delta;
 
 use crate::rows::{self, append_only, input, schema};
 
@@ -362,8 +366,8 @@ fn deleting_what_is_not_there_is_an_error() {
     let schemas = [node.schema.clone(), node.schema.clone()];
     let mut grouped = aggregate_operator(&node, &[0], &[count_star()]);
     assert!(run(&mut grouped, &schemas, "- 1\nflush").is_err());
-    let mut distinct = Distinct::new(node.schema.clone()).unwrap();
-    assert!(run(&mut distinct, &schemas, "+ 1\n-2 1\nflush").is_err());
+    let mut distinct_rows = distinct(&node).unwrap();
+    assert!(run(&mut distinct_rows, &schemas, "+ 1\n-2 1\nflush").is_err());
     let mut join =
         Join::new(&node, &node, (&[(0, 0)], NullEquality::NullEqualsNothing), None, schema(&[INT, INT])).unwrap();
     assert!(run(&mut join, &schemas, "+ 1\n right - 1\nflush").is_err());
@@ -372,7 +376,7 @@ fn deleting_what_is_not_there_is_an_error() {
 #[test]
 fn distinct_tells_when_rows_come_and_go() {
     let schema = schema(&[INT, TEXT]);
-    let mut operator = Distinct::new(schema.clone()).unwrap();
+    let mut operator = distinct(&input(1, &schema)).unwrap();
     run(
         &mut operator,
         &[schema],
@@ -574,56 +578,136 @@ fn many_aggregates() -> (Vec<DataType>, Vec<plan::Aggregate>) {
     (types, aggregates)
 }
 
+const BEFORE: [(i64, [&str; 7]); 6] = [
+    (1, ["1", "5", "0.1", "1.25", "true", "a", "2020-01-01"]),
+    (2, ["1", "5", "NaN", "2.50", "false", "b", "2020-01-02"]),
+    (1, ["1", "7", "1e300", "null", "true", "b", "null"]),
+    (1, ["2", "null", "inf", "null", "null", "null", "1999-12-31"]),
+    (1, ["null", "3", "-0.0", "9.99", "true", "", "2020-01-01"]),
+    (1, ["3", "3", "3", "3", "true", "c", "2020-01-01"]),
+];
+const AFTER: [(i64, [&str; 7]); 4] = [
+    (-2, ["1", "5", "NaN", "2.50", "false", "b", "2020-01-02"]),
+    (-1, ["2", "null", "inf", "null", "null", "null", "1999-12-31"]),
+    (1, ["1", "-8", "0.7", "0.75", "null", "", "2021-01-01"]),
+    (1, ["4", "4", "4", "4", "false", "d", "2020-01-01"]),
+];
+
+/// Those of `changes` that the input may have.
+fn changes_of(node: &plan::Node, changes: &[(i64, [&str; 7])]) -> Delta {
+    let possible = changes.iter().filter(|(weight, _)| *weight > 0 || !node.properties.append_only);
+    rows::delta(&node.schema, &possible.map(|(weight, row)| (*weight, row.to_vec())).collect::<Vec<_>>())
+}
+
 /// Whatever an aggregate keeps, it goes on from what it told as if nothing had happened.
 #[test]
 fn every_aggregate_comes_back() {
     let (types, aggregates) = many_aggregates();
-    let before = [
-        (1, vec!["1", "5", "0.1", "1.25", "true", "a", "2020-01-01"]),
-        (2, vec!["1", "5", "NaN", "2.50", "false", "b", "2020-01-02"]),
-        (1, vec!["1", "7", "1e300", "null", "true", "b", "null"]),
-        (1, vec!["2", "null", "inf", "null", "null", "null", "1999-12-31"]),
-        (1, vec!["null", "3", "-0.0", "9.99", "true", "", "2020-01-01"]),
-        (1, vec!["3", "3", "3", "3", "true", "c", "2020-01-01"]),
-    ];
-    let after = [
-        (-2, vec!["1", "5", "NaN", "2.50", "false", "b", "2020-01-02"]),
-        (-1, vec!["2", "null", "inf", "null", "null", "null", "1999-12-31"]),
-        (1, vec!["1", "-8", "0.7", "0.75", "null", "", "2021-01-01"]),
-        (1, vec!["4", "4", "4", "4", "false", "d", "2020-01-01"]),
-    ];
     for append_only_input in [false, true] {
         let node = input(1, &schema(&types));
         let node = if append_only_input { append_only(node) } else { node };
         let mut original = aggregate_operator(&node, &[0], &aggregates);
         let mut out = Output::default();
         original.state().unwrap().track();
-        original.absorb(0, rows::delta(&node.schema, &before), &mut out).unwrap();
+        original.absorb(0, changes_of(&node, &BEFORE), &mut out).unwrap();
         original.flush(&mut out).unwrap();
         let told = original.state().unwrap().changes().unwrap();
         let tables: Vec<_> = told.into_iter().map(|change| vec![change.changed]).collect();
         for telling in [Telling::OnlyChanges, Telling::All] {
             let mut restored = aggregate_operator(&node, &[0], &aggregates);
             restored.state().unwrap().track();
-            restored.state().unwrap().restore(&tables, telling).unwrap();
+            restored.state().unwrap().restore(parts_of(&tables), telling).unwrap();
             let again = restored.state().unwrap().changes().unwrap();
             for (table, change) in tables.iter().zip(again) {
                 assert_eq!(change.reset, telling == Telling::All);
                 let expected = if telling == Telling::All { table[0].ids.len() } else { 0 };
                 assert_eq!(change.changed.ids.len(), expected);
             }
-            let changes = after.iter().filter(|(weight, _)| *weight > 0 || !append_only_input);
-            let changes: Vec<(i64, Vec<&str>)> = changes.cloned().collect();
             let mut twin = aggregate_operator(&node, &[0], &aggregates);
             let (mut of_twin, mut of_restored) = (Output::default(), Output::default());
-            twin.absorb(0, rows::delta(&node.schema, &before), &mut of_twin).unwrap();
+            twin.absorb(0, changes_of(&node, &BEFORE), &mut of_twin).unwrap();
             twin.flush(&mut of_twin).unwrap();
             of_twin.take_deltas();
             for (operator, out) in [(&mut twin, &mut of_twin), (&mut restored, &mut of_restored)] {
-                operator.absorb(0, rows::delta(&node.schema, &changes), out).unwrap();
+                operator.absorb(0, changes_of(&node, &AFTER), out).unwrap();
                 operator.flush(out).unwrap();
             }
             assert_eq!(rows::of(of_restored.take_deltas()), rows::of(of_twin.take_deltas()));
         }
     }
+}
+
+fn parts_of(tables: &[Vec<StateRows>]) -> Vec<SavedParts<'_>> {
+    let parts = |parts: &'_ Vec<StateRows>| -> SavedParts<'_> { Box::new(parts.clone().into_iter().map(Ok)) };
+    tables.iter().map(parts).collect()
+}
+
+/// What an operator has told, by table and id.
+type Told = Vec<BTreeMap<u32, String>>;
+
+fn tell(operator: &mut Aggregate, told: &mut Told) {
+    let changes = operator.state().unwrap().changes().unwrap();
+    told.resize_with(changes.len(), BTreeMap::new);
+    for (told, TableChange { gone, changed, spilled, .. }) in told.iter_mut().zip(changes) {
+        gone.iter().for_each(|id| drop(told.remove(id)));
+        let spilled =
+            spilled.iter().flat_map(|spilled| (0..spilled.pieces()).map(|piece| spilled.piece(piece).unwrap()));
+        for StateRows { ids, rows } in spilled.chain([changed]) {
+            for (row, id) in ids.into_iter().enumerate() {
+                let text = rows::of([Delta::inserts(rows.slice(row, 1))]).into_keys().next().unwrap();
+                told.insert(id, text);
+            }
+        }
+    }
+}
+
+fn flush(operator: &mut Aggregate, out: &mut Output) {
+    operator.flush(out).unwrap();
+    while operator.has_more() {
+        operator.flush(out).unwrap();
+    }
+}
+
+/// Whatever an aggregate keeps, it may go to the disk, in the middle of an epoch too, and nobody sees that it did: neither
+/// those who read, nor checkpoints.
+#[test]
+fn every_aggregate_goes_to_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let spill = SpillFolder::open(folder.path()).unwrap();
+    let (types, aggregates) = many_aggregates();
+    let again: Vec<(i64, [&str; 7])> = AFTER.iter().map(|(weight, row)| (-weight, *row)).collect();
+    for append_only_input in [false, true] {
+        let node = input(1, &schema(&types));
+        let node = if append_only_input { append_only(node) } else { node };
+        let operators = || {
+            let mut operator = aggregate_operator(&node, &[0], &aggregates);
+            operator.state().unwrap().track();
+            (operator, Output::default(), Told::new())
+        };
+        let (mut twin, mut of_twin, mut told_by_twin) = operators();
+        let (mut spilling, mut out, mut told) = operators();
+        for (epoch, changes) in [&BEFORE[..], &AFTER[..], &again[..], &BEFORE[..]].into_iter().enumerate() {
+            let delta = changes_of(&node, changes);
+            for row in 0..delta.len() {
+                twin.absorb(0, delta.slice(row, 1), &mut of_twin).unwrap();
+                spilling.absorb(0, delta.slice(row, 1), &mut out).unwrap();
+                spilling.spill(&spill).unwrap();
+            }
+            flush(&mut twin, &mut of_twin);
+            flush(&mut spilling, &mut out);
+            assert_eq!(rows::of(out.take_deltas()), rows::of(of_twin.take_deltas()), "epoch {epoch}");
+            spilling.spill(&spill).unwrap();
+            assert_eq!(spilling.memory().spillable_bytes, 0);
+            if epoch != 1 {
+                tell(&mut twin, &mut told_by_twin);
+                tell(&mut spilling, &mut told);
+                let texts = |told: &BTreeMap<u32, String>| told.values().cloned().collect::<BTreeSet<_>>();
+                assert_eq!(texts(&told[0]), texts(&told_by_twin[0]), "groups, epoch {epoch}");
+                let sizes = |told: &Told| told.iter().map(BTreeMap::len).collect::<Vec<_>>();
+                assert_eq!(sizes(&told), sizes(&told_by_twin), "entries, epoch {epoch}");
+            }
+        }
+        assert!(spilling.memory().disk_bytes > 0);
+    }
+    assert_eq!(spill.bytes(), 0);
 }

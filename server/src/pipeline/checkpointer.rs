@@ -217,6 +217,7 @@ impl Checkpointer {
         for Cut { view, worker, operators, .. } in cuts {
             self.stored.insert(view);
             keep_state(&mut checkpoint, view, worker, operators)
+                .await
                 .inspect_err(|error| self.broken = Some(error.clone()))?;
         }
         let mut now_stored = BTreeSet::new();
@@ -353,7 +354,7 @@ fn cold_table(
     Some((relation, ColdTable { folder, time_column: settings.time_column, rows }))
 }
 
-fn keep_state(
+async fn keep_state(
     checkpoint: &mut Checkpoint<'_>,
     view: RelationId,
     worker: usize,
@@ -362,7 +363,7 @@ fn keep_state(
     let number = |number: usize| u32::try_from(number).expect("there are fewer workers and tables than that");
     for OperatorChange { node, tables } in operators {
         for (table, change) in tables.into_iter().enumerate() {
-            let kept = checkpoint.state(view, node, number(worker), number(table), change);
+            let kept = checkpoint.state(view, node, number(worker), number(table), change).await;
             kept.map_err(cannot_checkpoint)?;
         }
     }

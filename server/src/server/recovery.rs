@@ -12,15 +12,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use freshet_dataflow::{SavedState, output_shards};
+use freshet_dataflow::{SavedRows, SavedState, output_shards};
 use freshet_planner::Statement;
 use freshet_planner::statement::{CreateMaterializedView, CreateSink, CreateSource, CreateTable};
-use freshet_storage::checkpoint::{Checkpoints, Part, Recovered, Redistribute};
+use freshet_storage::checkpoint::{Checkpoints, Part, Recovered, Redistribute, StateRows, StoredTable};
 use freshet_storage::collection::{Collection, CollectionDescription, HistoryPolicy};
 use freshet_storage::{OutboxBatch, StorageError, Store, WalKey};
 use freshet_types::{Clock, Delta, Epoch, RelationId, SqlError};
 use futures::TryStreamExt;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::catalog::{Entry, MaterializedViewObject, Object, Record, SourceObject, TableObject, dead_letters_id};
@@ -139,6 +140,23 @@ async fn write_again(server: &Server, logs: HashMap<RelationId, Vec<(WalKey, Del
 /// Whether something may be there, and cannot be read now.
 fn is_out_of_reach(error: &StorageError) -> bool {
     matches!(error, StorageError::Io { .. } | StorageError::Fenced)
+}
+
+/// A state table that workers read from the checkpoint.
+#[derive(Debug)]
+struct StoredState {
+    table: StoredTable,
+    runtime: Handle,
+}
+
+impl SavedRows for StoredState {
+    fn parts(&self) -> usize {
+        self.table.parts()
+    }
+
+    fn read(&self, part: usize) -> Result<Vec<StateRows>, String> {
+        self.runtime.block_on(self.table.read(part)).map_err(|error| error.to_string())
+    }
 }
 
 struct Restoring<'a> {
@@ -336,12 +354,12 @@ impl Restoring<'_> {
             return Ok(None);
         }
         // First what may be damaged: the rows stay with the checkpoint then, for sinks that have sent them.
-        let mut operators: HashMap<(u32, usize), Vec<Vec<_>>> = HashMap::new();
-        for (part, rows) in checkpoint.state(record.id).await? {
+        let mut operators: HashMap<(u32, usize), Vec<Arc<dyn SavedRows>>> = HashMap::new();
+        for (part, stored) in checkpoint.state(record.id).await? {
             let Part::State { node, worker, table } = part else { continue };
             let tables = operators.entry((node, worker as usize)).or_default();
-            tables.resize_with(tables.len().max(table as usize + 1), Vec::new);
-            tables[table as usize] = rows;
+            tables.resize_with(tables.len().max(table as usize + 1), || Arc::new(Vec::<StateRows>::new()));
+            tables[table as usize] = Arc::new(StoredState { table: stored, runtime: Handle::current() });
         }
         let workers = self.server.config.workers;
         let failure = Mutex::new(None);

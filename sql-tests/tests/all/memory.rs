@@ -126,3 +126,26 @@ async fn a_view_at_its_limit_pauses_alone() -> Result<()> {
     client.run("DELETE FROM r WHERE id <= 1000").await?;
     oracle::check(&client).await
 }
+
+#[tokio::test]
+async fn groups_and_distinct_rows_go_to_the_disk_and_come_back() -> Result<()> {
+    let mut server = Server::start(2).await?;
+    let client = server.connect().await?;
+    tables(&client).await?;
+    client
+        .run("CREATE MATERIALIZED VIEW groups WITH (memory = '256KiB') AS SELECT k, count(*) AS n, min(id) AS first, count(DISTINCT id % 3) AS d FROM l GROUP BY k")
+        .await?;
+    client.run("CREATE MATERIALIZED VIEW keys WITH (memory = '256KiB') AS SELECT DISTINCT k FROM l").await?;
+    client.run(&insert("l", 1, 20_000)).await?;
+    let on_disk = "SELECT view FROM freshet_catalog.view_memory WHERE disk_bytes > 0 GROUP BY view ORDER BY view";
+    client.wait_for(on_disk, &[&["groups"], &["keys"]]).await?;
+    server.restart().await?;
+    let client = server.connect().await?;
+    client.wait_for(on_disk, &[&["groups"], &["keys"]]).await?;
+    let held = "SELECT max(memory_bytes) < 1000000 FROM freshet_catalog.view_memory WHERE operator <> 'Rows'";
+    ensure!(client.value(held).await? == "t", "what is on the disk is not in memory");
+    client.run("DELETE FROM l WHERE id % 3 = 0").await?;
+    client.run("INSERT INTO l SELECT id + 50000, k + 1 FROM l WHERE id % 3 = 1").await?;
+    ensure!(client.value("SELECT sum(n) FROM groups").await? == "20001");
+    oracle::check(&client).await
+}

@@ -15,10 +15,10 @@ use freshet_types::{Delta, Epoch, RelationId};
 
 use super::change::TableChange;
 use super::file::{CheckpointFiles, FileWriter};
-use super::manifest::{Head, Manifest, Part, Piece, PieceId};
+use super::manifest::{Head, Manifest, Part, Piece, PieceId, StoredSegment};
 use super::recover::{Recovered, Returned};
 use super::state_log::StateLog;
-use super::{garbage, segments, tiered, versions};
+use super::{garbage, segments, staging, tiered, versions};
 use crate::backup::BackupSource;
 use crate::collection::restore::ShardAt;
 use crate::collection::segment::Segment;
@@ -30,21 +30,23 @@ use crate::{StorageError, Store, WalKey, outbox};
 /// Makes checkpoints, one after the other. One a store.
 pub struct Checkpoints {
     commits: Arc<GroupCommit>,
-    files: CheckpointFiles,
-    next_number: Arc<AtomicU64>,
+    pub(super) files: CheckpointFiles,
+    pub(super) next_number: Arc<AtomicU64>,
     /// What is durable, except for the records `uncertain`.
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
     /// Keys of batches that failed. Such a batch may be there after all.
     pub(super) uncertain: BTreeSet<Bytes>,
     /// All state tables that have been told of.
-    logs: BTreeMap<PieceId, StateLog>,
+    pub(super) logs: BTreeMap<PieceId, StateLog>,
+    /// Segments of state tables that are in files of their own since the last checkpoint, so that memory need not hold them.
+    pub(super) staged: BTreeMap<PieceId, Piece>,
     returned: Returned,
     /// Pieces of the manifest that are not to be in the next.
     forgotten: BTreeSet<PieceId>,
     /// Records of logs that a failed checkpoint would have deleted.
     contained: BTreeSet<WalKey>,
     /// The files that may be there, and the sizes of those that are.
-    sizes: BTreeMap<u64, u64>,
+    pub(super) sizes: BTreeMap<u64, u64>,
     /// Held by all who read the files of a checkpoint that was made.
     pin: Arc<()>,
 }
@@ -85,6 +87,7 @@ impl Checkpoints {
             next_number: store.next_sequence.clone(),
             uncertain: BTreeSet::new(),
             logs: BTreeMap::new(),
+            staged: BTreeMap::new(),
             returned: Returned::default(),
             forgotten: BTreeSet::new(),
             contained: BTreeSet::new(),
@@ -140,6 +143,7 @@ impl Checkpoints {
     fn forget(&mut self, is_forgotten: impl Fn(&PieceId) -> bool) {
         self.adopt_returned();
         self.logs.retain(|id, _| !is_forgotten(id));
+        self.staged.retain(|id, _| !is_forgotten(id));
         self.forgotten.extend(self.manifest.pieces.keys().filter(|id| is_forgotten(id)));
     }
 
@@ -150,10 +154,12 @@ impl Checkpoints {
             for uid in log.sparse() {
                 let mut stored = None;
                 if !log.has_rows(uid) {
-                    let Some(segment) = self.manifest.pieces.get(id).and_then(|piece| piece.get(&uid)) else {
-                        continue;
+                    // The manifest may know it as it was before it was full.
+                    let of = |pieces: &'_ BTreeMap<PieceId, Piece>| {
+                        pieces.get(id).and_then(|piece| piece.get(&uid)).cloned()
                     };
-                    match segments::load_segment(&self.files, *id, uid, segment).await {
+                    let Some(segment) = of(&self.staged).or_else(|| of(&self.manifest.pieces)) else { continue };
+                    match segments::load_segment(&self.files, *id, uid, &segment).await {
                         Ok(segment) => stored = Some(segment),
                         Err(error) => {
                             tracing::warn!(%error, "cannot rewrite a segment of a state table");
@@ -205,6 +211,7 @@ impl Checkpoints {
         self.uncertain.clear();
         self.contained.clear();
         self.forgotten.clear();
+        self.staged.clear();
         let none = Piece::new();
         for (id, log) in &mut self.logs {
             log.saved(self.manifest.pieces.get(id).unwrap_or(&none));
@@ -218,7 +225,8 @@ impl Checkpoints {
 
     /// Deletes files that the manifest, which is durable, does not refer to. What cannot be deleted now is tried again.
     async fn delete_garbage(&mut self) {
-        let live = garbage::live_bytes(self.manifest.parts());
+        let staged = self.staged.values().flat_map(BTreeMap::values).flat_map(StoredSegment::parts);
+        let live = garbage::live_bytes(self.manifest.parts().chain(staged));
         let garbage: Vec<u64> = self.sizes.keys().copied().filter(|file| !live.contains_key(file)).collect();
         for file in garbage {
             match self.files.delete(file).await {
@@ -253,12 +261,13 @@ impl Checkpoint<'_> {
         Some(ColdRows::new(schema, self.collections.get(&relation)?))
     }
 
-    /// Takes what has changed in a state table. It is not lost if the checkpoint fails: a later one has it.
+    /// Takes what has changed in a state table. It is not lost if the checkpoint fails: a later one has it. Of what is much,
+    /// only a bounded part is in memory at a time.
     ///
     /// # Errors
-    /// If the rows have other types than before; or the table is in storage and was not brought back, so
+    /// If the rows have other types than before, or cannot be read; or the table is in storage and was not brought back, so
     /// that nobody knows what the change is a change of.
-    pub fn state(
+    pub async fn state(
         &mut self,
         relation: RelationId,
         node: u32,
@@ -276,7 +285,19 @@ impl Checkpoint<'_> {
             return Err(StorageError::NotBroughtBack { name: id.to_string() });
         }
         let log = logs.entry(id).or_insert_with(|| StateLog::new(&change.changed.rows.schema()));
-        Ok(log.apply(&change)?)
+        log.apply(&change)?;
+        self.checkpoints.stage_if_much(id).await;
+        let Some(spilled) = change.spilled else { return Ok(()) };
+        for number in 0..spilled.pieces() {
+            let spilled = spilled.clone();
+            let piece = tokio::task::spawn_blocking(move || spilled.piece(number)).await;
+            let failed = |reason: String| StorageError::Io { reason };
+            let piece = piece.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+            let log = self.checkpoints.logs.get_mut(&id).expect("it was put there above");
+            log.put(&piece)?;
+            self.checkpoints.stage_if_much(id).await;
+        }
+        Ok(())
     }
 
     /// Puts a change into the outbox of a sink, under the checkpoint's epoch. Gives the bytes that it takes.
@@ -360,7 +381,8 @@ impl<'a> Checkpoint<'a> {
         }
         for (id, log) in &checkpoints.logs {
             let segments = log.segments().iter().map(|segment| (segment, segment.rows()));
-            let piece = save_piece(&mut writer, known.get(id), segments, &mut rows).await?;
+            let known = staging::known(known.get(id), checkpoints.staged.get(id));
+            let piece = save_piece(&mut writer, known.as_deref(), segments, &mut rows).await?;
             pieces.insert(*id, piece);
         }
         sinces.retain(|id, _| pieces.contains_key(id));

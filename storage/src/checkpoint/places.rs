@@ -8,6 +8,8 @@ use crate::collection::segment::Position;
 
 /// Ids of a chunk.
 const CHUNK_IDS: usize = if cfg!(test) { 16 } else { 1024 };
+/// Stretches of a chunk; with more, each id has a place of its own.
+const STRETCHES_MAX: usize = if cfg!(test) { 3 } else { 32 };
 /// The place of an id without a row.
 const NOWHERE: u64 = u64::MAX;
 
@@ -18,43 +20,66 @@ pub(super) struct Places {
 
 #[derive(Debug)]
 enum Chunk {
-    /// `count` ids from the one at `start` on, at consecutive places.
-    Stretch {
-        first: u64,
-        start: u16,
-        count: u16,
-    },
+    /// Of several with the same id the last counts.
+    Stretches(Vec<Stretch>),
     Each(Box<[u64; CHUNK_IDS]>),
 }
 
+/// `count` ids from the one at `start` on, at consecutive places.
+#[derive(Debug)]
+struct Stretch {
+    first: u64,
+    start: u16,
+    count: u16,
+}
+
+impl Stretch {
+    fn get(&self, offset: usize) -> Option<u64> {
+        let place = offset.checked_sub(usize::from(self.start))?;
+        (place < usize::from(self.count)).then(|| self.first + place as u64)
+    }
+}
+
 impl Chunk {
-    const EMPTY: Self = Self::Stretch { first: 0, start: 0, count: 0 };
+    const EMPTY: Self = Self::Stretches(Vec::new());
 
     fn get(&self, offset: usize) -> u64 {
         match self {
-            Self::Stretch { first, start, count } => {
-                let (start, count) = (usize::from(*start), usize::from(*count));
-                if offset < start || offset >= start + count { NOWHERE } else { first + (offset - start) as u64 }
+            Self::Stretches(stretches) => {
+                stretches.iter().rev().find_map(|stretch| stretch.get(offset)).unwrap_or(NOWHERE)
             }
             Self::Each(places) => places[offset],
         }
     }
 
     fn set(&mut self, offset: usize, place: u64) {
-        let narrow = |offset: usize| u16::try_from(offset).expect("a chunk has few ids");
         match self {
-            Self::Stretch { count: 0, .. } => *self = Self::Stretch { first: place, start: narrow(offset), count: 1 },
-            Self::Stretch { first, start, count }
-                if offset == usize::from(*start + *count) && place == *first + u64::from(*count) =>
-            {
-                *count += 1;
-            }
-            Self::Stretch { .. } => {
+            Self::Each(places) => places[offset] = place,
+            Self::Stretches(stretches) => {
+                if let Some(last) = stretches.last_mut()
+                    && offset == usize::from(last.start + last.count)
+                    && place == last.first + u64::from(last.count)
+                {
+                    last.count += 1;
+                    return;
+                }
+                if stretches.len() < STRETCHES_MAX {
+                    let start = u16::try_from(offset).expect("a chunk has few ids");
+                    stretches.reserve_exact(1);
+                    stretches.push(Stretch { first: place, start, count: 1 });
+                    return;
+                }
                 let mut places = Box::new(std::array::from_fn(|offset| self.get(offset)));
                 places[offset] = place;
                 *self = Self::Each(places);
             }
-            Self::Each(places) => places[offset] = place,
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Stretches(stretches) => stretches.capacity() * size_of::<Stretch>(),
+            Self::Each(_) => size_of::<[u64; CHUNK_IDS]>(),
         }
     }
 }
@@ -75,8 +100,7 @@ impl Places {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let each = self.chunks.iter().filter(|chunk| matches!(chunk, Chunk::Each(_))).count();
-        self.chunks.capacity() * size_of::<Chunk>() + each * size_of::<[u64; CHUNK_IDS]>()
+        self.chunks.capacity() * size_of::<Chunk>() + self.chunks.iter().map(Chunk::memory_bytes).sum::<usize>()
     }
 }
 
@@ -96,7 +120,9 @@ mod tests {
             }
         };
         (5..150).for_each(|id| put(&mut places, id, u64::from(id) + 1000));
-        assert!(places.memory_bytes() < 16 * size_of::<Chunk>() + 1, "stretches alone");
+        assert!(places.memory_bytes() < 17 * (size_of::<Chunk>() + size_of::<Stretch>()), "stretches alone");
+        (40..44).for_each(|id| put(&mut places, id, u64::from(id) + 7));
+        put(&mut places, 41, 3);
         put(&mut places, 20, 7);
         put(&mut places, 2, 8);
         put(&mut places, 180, 9);

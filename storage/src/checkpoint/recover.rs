@@ -1,18 +1,20 @@
 //! What the last checkpoint left, to be brought back relation by relation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::error::ArrowError;
 use freshet_types::{Epoch, RelationId};
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 
 use super::change::StateRows;
 use super::file::CheckpointFiles;
-use super::manifest::{Head, Manifest, Part, Piece, PieceId};
-use super::state_log::StateLog;
+use super::manifest::{Head, Manifest, Part, Piece, PieceId, StoredSegment};
+use super::state_log::{ReturningLog, StateLog, live_rows};
 use super::{segments, versions};
 use crate::StorageError;
 use crate::collection::past::{SegmentVersions, StoredShard};
@@ -26,6 +28,9 @@ const TABLES_AT_ONCE: usize = 4;
 
 /// State tables that were brought back, on their way to [`super::Checkpoints`].
 pub(super) type Returned = Arc<Mutex<BTreeMap<PieceId, StateLog>>>;
+
+/// Bytes that are held of a state table that was brought back, until they are asked for.
+const HELD_BYTES_MAX: usize = if cfg!(test) { 16 << 10 } else { 8 << 20 };
 
 /// When rows go to other shards than those that they were in.
 #[derive(Clone, Copy)]
@@ -46,7 +51,80 @@ pub struct Recovered {
     sinces: BTreeMap<PieceId, Epoch>,
     returned: Returned,
     /// Held by every recovered checkpoint; [`super::Checkpoints`] looks at it before it deletes files.
+    pin: Arc<()>,
+}
+
+/// The rows of a state table as they are stored, in parts. While it is there, its files are.
+pub struct StoredTable {
+    id: PieceId,
+    files: CheckpointFiles,
+    pub(super) parts: Vec<TablePart>,
     _pin: Arc<()>,
+}
+
+pub(super) enum TablePart {
+    Held(Vec<StateRows>),
+    /// A segment and its uid.
+    Stored(u64, StoredSegment),
+}
+
+impl StoredTable {
+    /// Reads all segments; gives the log that they make.
+    async fn bring_back(&mut self, piece: Piece) -> Result<Option<StateLog>, StorageError> {
+        let mut segments: Vec<(u64, StoredSegment)> = piece.into_iter().collect();
+        segments.sort_by_key(|(_, segment)| segment.id);
+        let (mut log, mut held_bytes) = (ReturningLog::default(), 0);
+        // Some are read ahead; boxed, as in [`segments::load`].
+        for ahead in segments.chunks(segments::READS_MAX) {
+            let reads: Vec<BoxFuture<'_, Result<Segment, StorageError>>> = ahead
+                .iter()
+                .map(|(uid, stored)| segments::load_segment(&self.files, self.id, *uid, stored).boxed())
+                .collect();
+            let read: Vec<Segment> = futures::future::try_join_all(reads).await?;
+            for (segment, (uid, stored)) in read.into_iter().zip(ahead) {
+                held_bytes += segment.memory_bytes();
+                let rows = log.push(segment).map_err(|error| self.damaged(error))?;
+                self.parts.push(match held_bytes <= HELD_BYTES_MAX {
+                    true => TablePart::Held(rows),
+                    false => TablePart::Stored(*uid, stored.clone()),
+                });
+            }
+        }
+        Ok(log.finish())
+    }
+
+    fn damaged(&self, error: ArrowError) -> StorageError {
+        let reason = match error {
+            ArrowError::InvalidArgumentError(reason) => reason,
+            other => other.to_string(),
+        };
+        StorageError::Damaged { name: self.id.to_string(), reason }
+    }
+
+    /// How many parts there are.
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The rows of a part.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn read(&self, part: usize) -> Result<Vec<StateRows>, StorageError> {
+        match &self.parts[part] {
+            TablePart::Held(rows) => Ok(rows.clone()),
+            TablePart::Stored(uid, stored) => {
+                let segment = segments::load_segment(&self.files, self.id, *uid, stored).await?;
+                live_rows(&segment, None).map_err(|error| self.damaged(error))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for StoredTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {} parts", self.id, self.parts.len())
+    }
 }
 
 impl Recovered {
@@ -59,7 +137,7 @@ impl Recovered {
     ) -> Self {
         let pieces = Mutex::new(manifest.pieces.clone());
         let sinces = manifest.sinces.clone();
-        Self { epoch: head.epoch, meta: head.meta, files, pieces, sinces, returned, _pin: pin }
+        Self { epoch: head.epoch, meta: head.meta, files, pieces, sinces, returned, pin }
     }
 
     /// The relations that have not been asked for.
@@ -145,44 +223,28 @@ impl Recovered {
         }
     }
 
-    /// Brings back the state of a relation's operators, by worker and table; once, and nothing after that.
+    /// Brings back the state of a relation's operators, by worker and table; once, and nothing after that. All is read, and
+    /// found to be whole; of large tables, most is not held but read again when it is asked for.
     ///
     /// # Errors
     /// If a part is damaged.
-    pub async fn state(&self, relation: RelationId) -> Result<Vec<(Part, Vec<StateRows>)>, StorageError> {
+    pub async fn state(&self, relation: RelationId) -> Result<Vec<(Part, StoredTable)>, StorageError> {
         let stored = self.take(|id| id.relation == relation && matches!(id.part, Part::State { .. }));
-        // Boxed: as with the segments of a piece.
-        let brought_back: Vec<BoxFuture<'_, _>> =
-            stored.iter().map(|(id, piece)| self.table(*id, piece).boxed()).collect();
         let mut tables = Vec::with_capacity(stored.len());
-        let mut brought_back = futures::stream::iter(brought_back).buffered(TABLES_AT_ONCE);
-        while let Some((id, table)) = brought_back.try_next().await? {
-            let rows = table.map(|(log, rows)| {
-                self.returned.lock().insert(id, log);
-                rows
-            });
-            tables.push((id.part, rows.unwrap_or_default()));
+        let mut brought_back = futures::stream::iter(stored.into_iter().map(|(id, piece)| {
+            let mut table = StoredTable { id, files: self.files.clone(), parts: Vec::new(), _pin: self.pin.clone() };
+            // A task of its own, as it looks at each row.
+            tokio::spawn(async move { table.bring_back(piece).await.map(|log| (table, log)) })
+        }))
+        .buffered(TABLES_AT_ONCE);
+        while let Some(brought_back) = brought_back.next().await {
+            let brought_back = brought_back.map_err(|error| StorageError::Io { reason: error.to_string() })?;
+            let (table, log) = brought_back?;
+            // The columns of a table are not known before its first row.
+            self.returned.lock().extend(log.map(|log| (table.id, log)));
+            tables.push((table.id.part, table));
         }
         Ok(tables)
-    }
-
-    /// A state table with its rows; `None` if it never had any, so that its schema is not known.
-    async fn table(
-        &self,
-        id: PieceId,
-        piece: &Piece,
-    ) -> Result<(PieceId, Option<(StateLog, Vec<StateRows>)>), StorageError> {
-        let segments = segments::load(&self.files, id, piece).await?;
-        if segments.is_empty() {
-            return Ok((id, None));
-        }
-        // It looks at each row.
-        let restored = tokio::task::spawn_blocking(move || StateLog::restored(segments)).await;
-        let restored = restored.map_err(|error| StorageError::Io { reason: error.to_string() })?;
-        let damaged = |reason| StorageError::Damaged { name: id.to_string(), reason };
-        let table = restored.map_err(|error| damaged(error.to_string()))?;
-        let table = table.ok_or_else(|| damaged("its segments do not have the same columns".to_owned()))?;
-        Ok((id, Some(table)))
     }
 
     fn take(&self, wanted: impl Fn(&PieceId) -> bool) -> BTreeMap<PieceId, Piece> {

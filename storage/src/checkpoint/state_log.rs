@@ -40,46 +40,13 @@ impl StateLog {
         Self { rows: RowLog::new(Arc::new(Schema::new(fields))), places: Places::default() }
     }
 
-    /// A log as it was stored, and its rows.
-    pub fn restored(segments: Vec<Segment>) -> Result<Option<(Self, Vec<StateRows>)>, ArrowError> {
-        let Some(schema) = schema_of(&segments) else {
-            return Ok(None);
-        };
-        let mut log = Self { rows: RowLog::of_segments(schema, segments), places: Places::default() };
-        let mut tables = Vec::new();
-        for segment in log.rows.segments() {
-            for slice in segment.slices(0, segment.rows()) {
-                let (start, rows) = slice?;
-                let ids = rows.column(0).as_primitive::<UInt32Type>().values();
-                for (offset, id) in (start..).zip(ids).filter(|(offset, _)| segment.is_live(*offset)) {
-                    if log.place(*id).is_some() {
-                        return Err(ArrowError::InvalidArgumentError(format!("the id {id} is there twice")));
-                    }
-                    log.places.set(*id, Position::new(segment.id, offset));
-                }
-            }
-            for rows in segment.live_batches(segment.rows(), None) {
-                let rows = rows?;
-                if rows.num_rows() > 0 {
-                    tables.push(split(&rows)?);
-                }
-            }
-        }
-        let full = log.full();
-        log.rows.segments_mut()[..full].iter_mut().for_each(Segment::forget_rows);
-        Ok(Some((log, tables)))
-    }
-
     pub fn segments(&self) -> &[Segment] {
         self.rows.segments()
     }
 
     /// Where the row of `id` is, if there is one.
     fn place(&self, id: u32) -> Option<Position> {
-        let place = self.places.get(id)?;
-        let segments = self.rows.segments();
-        let segment = segments.binary_search_by_key(&place.segment(), |segment| segment.id).ok()?;
-        segments[segment].is_live(place.offset()).then_some(place)
+        place_of(&self.places, self.rows.segments(), id)
     }
 
     /// How many segments do not grow any more.
@@ -99,16 +66,33 @@ impl StateLog {
         if change.reset {
             *self = Self::new(&change.changed.rows.schema());
         }
-        let StateRows { ids, rows } = &change.changed;
+        let rows = self.with_ids(&change.changed)?;
+        self.delete(&change.gone);
+        self.delete(&change.changed.ids);
+        self.append(&rows)
+    }
+
+    /// Takes in rows that are new or other than before.
+    ///
+    /// # Errors
+    /// See [`StateLog::apply`].
+    pub fn put(&mut self, rows: &StateRows) -> Result<(), ArrowError> {
+        let with_ids = self.with_ids(rows)?;
+        self.delete(&rows.ids);
+        self.append(&with_ids)
+    }
+
+    fn with_ids(&self, StateRows { ids, rows }: &StateRows) -> Result<RecordBatch, ArrowError> {
         let columns = std::iter::once(Arc::new(UInt32Array::from(ids.clone())) as ArrayRef);
-        let columns = columns.chain(rows.columns().iter().cloned()).collect();
-        let rows = RecordBatch::try_new(self.rows.schema().clone(), columns)?;
-        let mut dead: Vec<Position> = change.gone.iter().chain(ids).filter_map(|id| self.place(*id)).collect();
-        // An id may be in both lists.
+        RecordBatch::try_new(self.rows.schema().clone(), columns.chain(rows.columns().iter().cloned()).collect())
+    }
+
+    /// Marks the rows of `ids`, each of which is there once at most, as dead.
+    fn delete(&mut self, ids: &[u32]) {
+        let mut dead: Vec<Position> = ids.iter().filter_map(|id| self.place(*id)).collect();
         dead.sort_unstable();
         dead.dedup();
         self.rows.delete(&dead);
-        self.append(&rows)
     }
 
     fn append(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
@@ -159,6 +143,11 @@ impl StateLog {
         Ok(())
     }
 
+    /// The full segments whose rows are in memory: no file has them yet.
+    pub fn unwritten(&self) -> impl Iterator<Item = &Segment> {
+        self.rows.segments()[..self.full()].iter().filter(|segment| !segment.chunks().is_empty())
+    }
+
     /// Lets go of the rows of full segments that are in files now, which are those of `piece`.
     pub fn saved(&mut self, piece: &Piece) {
         let full = self.full();
@@ -170,12 +159,74 @@ impl StateLog {
     }
 }
 
-fn schema_of(segments: &[Segment]) -> Option<SchemaRef> {
-    let schema = segments.first()?.chunks().first()?.memory()?.schema();
-    let has_schema = |chunk: &Chunk| chunk.memory().is_some_and(|rows| rows.schema() == schema);
-    let same = |segment: &Segment| segment.chunks().iter().all(has_schema);
-    let has_ids = schema.fields().first().is_some_and(|field| *field.data_type() == DataType::UInt32);
-    (has_ids && segments.iter().all(same)).then_some(schema)
+fn place_of(places: &Places, segments: &[Segment], id: u32) -> Option<Position> {
+    let place = places.get(id)?;
+    let segment = segments.binary_search_by_key(&place.segment(), |segment| segment.id).ok()?;
+    segments[segment].is_live(place.offset()).then_some(place)
+}
+
+/// A log that comes back from files, segment by segment; the rows of one at a time are in memory.
+#[derive(Default)]
+pub(super) struct ReturningLog {
+    schema: Option<SchemaRef>,
+    segments: Vec<Segment>,
+    places: Places,
+}
+
+impl ReturningLog {
+    /// Takes the next segment, in the order of their ids. Gives its live rows.
+    ///
+    /// # Errors
+    /// If it is not of the same log as those before.
+    pub fn push(&mut self, segment: Segment) -> Result<Vec<StateRows>, ArrowError> {
+        let damaged = |reason: String| Err(ArrowError::InvalidArgumentError(reason));
+        let rows = live_rows(&segment, self.schema.as_ref())?;
+        if self.schema.is_none() {
+            self.schema = segment.chunks().first().and_then(Chunk::memory).map(|rows| rows.schema());
+        }
+        for slice in segment.slices(0, segment.rows()) {
+            let (start, rows) = slice?;
+            let ids = rows.column(0).as_primitive::<UInt32Type>().values();
+            for (offset, id) in (start..).zip(ids).filter(|(offset, _)| segment.is_live(*offset)) {
+                let place = Position::new(segment.id, offset);
+                let is_twice = self.places.get(*id).is_some_and(|other| other.segment() == segment.id)
+                    || place_of(&self.places, &self.segments, *id).is_some();
+                if is_twice {
+                    return damaged(format!("the id {id} is there twice"));
+                }
+                self.places.set(*id, place);
+            }
+        }
+        // The last one grows.
+        self.segments.last_mut().into_iter().for_each(Segment::forget_rows);
+        self.segments.push(segment);
+        Ok(rows)
+    }
+
+    /// The log; `None` if there was no segment, so that the columns are not known.
+    pub fn finish(self) -> Option<StateLog> {
+        let Self { schema, segments, places } = self;
+        schema.map(|schema| StateLog { rows: RowLog::of_segments(schema, segments), places })
+    }
+}
+
+/// The live rows of a segment, if its columns are those of `schema`.
+///
+/// # Errors
+/// If they are not, or none of them has ids.
+pub(super) fn live_rows(segment: &Segment, schema: Option<&SchemaRef>) -> Result<Vec<StateRows>, ArrowError> {
+    let is_of_log = |chunk: &Chunk| {
+        chunk.memory().is_some_and(|rows| {
+            let own = rows.schema();
+            let has_ids = own.fields().first().is_some_and(|field| *field.data_type() == DataType::UInt32);
+            has_ids && schema.is_none_or(|schema| *schema == own)
+        })
+    };
+    if !segment.chunks().iter().all(is_of_log) {
+        return Err(ArrowError::InvalidArgumentError("its segments do not have the same columns".to_owned()));
+    }
+    let batches = segment.live_batches(segment.rows(), None).collect::<Result<Vec<_>, _>>()?;
+    batches.iter().filter(|rows| rows.num_rows() > 0).map(split).collect()
 }
 
 /// Ids and rows apart.

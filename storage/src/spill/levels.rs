@@ -12,7 +12,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 
+use super::row_bits::RowBits;
 use super::run::{BLOCK_ROWS, Layout, Run, Wanted};
+use super::untold::Untold;
 use super::{SpillError, SpillFolder};
 
 /// Runs of a level that are merged into one of the next.
@@ -21,6 +23,8 @@ const FAN_IN: usize = 4;
 const RUNS_MAX: usize = 2 * FAN_IN;
 /// Blocks that one step of a merge reads, roughly: one key's rows are merged at once, however many there are.
 const STEP_BLOCKS: usize = 128;
+/// Blocks that are read at once for who asks for all rows, range by range.
+const RANGE_BLOCKS: usize = 32;
 
 /// Rows on the disk, found by hash. The order among them does not matter.
 pub struct SpilledRows {
@@ -64,6 +68,7 @@ pub struct Place {
 pub struct Found<'a> {
     layout: &'a Layout,
     batch: &'a RecordBatch,
+    untold: &'a RowBits,
     run: usize,
     first_row: usize,
     /// The tag of what was wanted, and the row in the block.
@@ -81,6 +86,11 @@ impl Found<'_> {
 
     pub fn weight(&self, row: u32) -> i64 {
         self.layout.weights(self.batch)[row as usize]
+    }
+
+    /// Whether a checkpoint has yet to be told of the row.
+    pub fn is_untold(&self, row: u32) -> bool {
+        self.untold.contains(self.first_row + row as usize)
     }
 
     pub fn place(&self, row: u32) -> Place {
@@ -214,7 +224,7 @@ impl SpilledRows {
         let mut batches = Vec::new();
         let (mut untold, mut read) = (Vec::new(), 0);
         for run in inputs.iter() {
-            run.scan(*bound, end, &mut |first_row, batch, range| {
+            run.scan::<SpillError>(*bound, end, &mut |first_row, batch, range| {
                 read += range.len();
                 let live: Vec<usize> = range.filter(|row| !run.dead.contains(first_row + row)).collect();
                 untold.extend(live.iter().map(|row| run.untold.contains(first_row + row)));
@@ -252,11 +262,40 @@ impl SpilledRows {
         for (number, (run, below, from)) in self.searched().enumerate() {
             let start = wanted.partition_point(|(wanted, _)| wanted.hash < from);
             let end = below.map_or(wanted.len(), |below| wanted.partition_point(|(wanted, _)| wanted.hash < below));
+            let untold = &run.untold;
             run.find(&wanted[start..end.max(start)], &mut |first_row, batch, pairs| {
-                found(Found { layout, batch, run: number, first_row, pairs })
+                found(Found { layout, batch, untold, run: number, first_row, pairs })
             })?;
         }
         Ok(())
+    }
+
+    /// Hands all live rows of a range of hashes that begins at `first` to `found`, as those of the tag 0. The range is such
+    /// that it has some ten thousand rows, unless one hash has more. Gives where the next one begins; `None`: there is none.
+    ///
+    /// # Errors
+    /// If a run cannot be read; or those of `found`.
+    pub fn range<E: From<SpillError>>(
+        &self,
+        first: u64,
+        found: &mut impl FnMut(Found<'_>) -> Result<(), E>,
+    ) -> Result<Option<u64>, E> {
+        let layout = &*self.layout;
+        let blocks = (RANGE_BLOCKS / self.runs().count().max(1)).max(1);
+        let end = self.runs().filter_map(|run| run.hash_after(first, blocks)).min();
+        for (number, (run, below, from)) in self.searched().enumerate() {
+            let until = [below, end].into_iter().flatten().min();
+            run.scan(first.max(from), until, &mut |first_row, batch, range| {
+                let live = range.filter(|row| !run.dead.contains(first_row + row));
+                let pairs: Vec<(u32, u32)> =
+                    live.map(|row| (0, u32::try_from(row).expect("a block has few rows"))).collect();
+                if pairs.is_empty() {
+                    return Ok(());
+                }
+                found(Found { layout, batch, untold: &run.untold, run: number, first_row, pairs: &pairs })
+            })?;
+        }
+        Ok(end)
     }
 
     /// All runs in their order, with the hashes of which they have the rows: below the first (`None`: no bound), from the
@@ -277,28 +316,12 @@ impl SpilledRows {
         self.live -= usize::from(is_new);
     }
 
-    /// Hands the ids, weights and columns of all rows that were not told yet to `tell`. They are told then.
-    ///
-    /// # Errors
-    /// If a run cannot be read; all rows are as before then.
-    pub fn tell(
-        &mut self,
-        tell: &mut impl FnMut(&[u32], &[i64], &[ArrayRef]) -> Result<(), SpillError>,
-    ) -> Result<(), SpillError> {
-        let layout = self.layout.clone();
-        for (run, below, from) in self.searched().filter(|(run, ..)| !run.untold.is_empty()) {
-            run.scan_untold(&mut |first_row, batch| {
-                let hashes = layout.hashes(batch);
-                let is_here = |row: usize| hashes[row] >= from && below.is_none_or(|below| hashes[row] < below);
-                let rows = (0..hashes.len()).filter(|row| is_here(*row) && run.untold.contains(first_row + row));
-                let rows: UInt32Array = rows.map(|row| u32::try_from(row).expect("a block is small")).collect();
-                let batch = take_record_batch(batch, &rows)?;
-                tell(layout.ids(&batch), layout.weights(&batch), layout.columns(&batch))
-            })?;
-        }
+    /// The rows that were not told yet. They count as told from now on.
+    pub fn take_untold(&mut self) -> Untold {
+        let untold = Untold::of(&self.layout, self.searched());
         let merging = self.merges.iter_mut().flat_map(|merge| merge.inputs.iter_mut().chain([&mut merge.output]));
         self.levels.iter_mut().flatten().chain(merging).for_each(|run| run.untold.clear());
-        Ok(())
+        untold
     }
 }
 

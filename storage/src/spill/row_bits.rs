@@ -1,6 +1,6 @@
 //! One bit a row of a run; none is kept as long as all are clear.
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct RowBits {
     words: Vec<u64>,
     set: usize,

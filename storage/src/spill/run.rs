@@ -67,6 +67,10 @@ impl Layout {
         Self { found_by, file: Arc::new(Schema::new(fields)), rows }
     }
 
+    pub fn file_schema(&self) -> &SchemaRef {
+        &self.file
+    }
+
     fn id_column(&self) -> usize {
         if self.found_by == FoundBy::Key { 1 } else { 2 }
     }
@@ -108,10 +112,10 @@ impl Layout {
 
 /// Where a block lies, and what it begins with.
 #[derive(Debug, Clone, Copy)]
-struct Block {
+pub struct Block {
     first: (u64, u64),
     offset: u64,
-    first_row: u32,
+    pub first_row: u32,
     metadata_bytes: u32,
     bytes: u32,
 }
@@ -120,7 +124,7 @@ struct Block {
 #[derive(Debug)]
 pub struct Run {
     layout: Arc<Layout>,
-    file: SpillFile,
+    file: Arc<SpillFile>,
     blocks: Vec<Block>,
     rows: usize,
     bloom: Bloom,
@@ -134,7 +138,7 @@ impl Run {
     pub fn create(folder: &Arc<SpillFolder>, layout: Arc<Layout>, rows: usize) -> Result<Self, SpillError> {
         Ok(Self {
             layout,
-            file: folder.create()?,
+            file: Arc::new(folder.create()?),
             blocks: Vec::new(),
             rows: 0,
             bloom: Bloom::with_capacity(rows),
@@ -153,7 +157,7 @@ impl Run {
     }
 
     pub fn disk_bytes(&self) -> u64 {
-        self.file.bytes
+        self.file.bytes()
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -166,7 +170,7 @@ impl Run {
         let (generator, options) = (IpcDataGenerator::default(), IpcWriteOptions::default());
         let (mut tracker, mut context) = (DictionaryTracker::new(false), IpcWriteContext::default());
         let mut bytes = Vec::new();
-        let start = self.file.bytes;
+        let start = self.file.bytes();
         for offset in (0..batch.num_rows()).step_by(BLOCK_ROWS) {
             let part = batch.slice(offset, BLOCK_ROWS.min(batch.num_rows() - offset));
             let (_, encoded) = generator.encode(&part, &mut tracker, &options, &mut context)?;
@@ -193,12 +197,7 @@ impl Run {
     }
 
     fn read(&self, block: &Block) -> Result<RecordBatch, SpillError> {
-        let bytes = Buffer::from_vec(self.file.read(block.offset, block.bytes as usize)?);
-        let decoder = FileDecoder::new(self.layout.file.clone(), MetadataVersion::V5);
-        let metadata = i32::try_from(block.metadata_bytes).map_err(|_| too_large())?;
-        let place = IpcBlock::new(0, metadata, i64::from(block.bytes) - i64::from(metadata));
-        let batch = decoder.read_record_batch(&place, &bytes)?;
-        batch.ok_or_else(|| ArrowError::IpcError("a block without rows".to_owned()).into())
+        read_block(&self.layout, &self.file, block)
     }
 
     /// The blocks that may have rows from `first` to `last`.
@@ -252,12 +251,12 @@ impl Run {
 
     /// Hands the blocks with hashes from `first` on and before `end` (`None`: all) to `visit`, with the number of
     /// the first row of each, and the rows in them.
-    pub fn scan(
+    pub fn scan<E: From<SpillError>>(
         &self,
         first: u64,
         end: Option<u64>,
-        visit: &mut impl FnMut(usize, &RecordBatch, std::ops::Range<usize>) -> Result<(), SpillError>,
-    ) -> Result<(), SpillError> {
+        visit: &mut impl FnMut(usize, &RecordBatch, std::ops::Range<usize>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let start = self.blocks.partition_point(|block| block.first < (first, 0)).saturating_sub(1);
         for block in &self.blocks[start..] {
             if end.is_some_and(|end| block.first.0 >= end) {
@@ -274,18 +273,14 @@ impl Run {
         Ok(())
     }
 
-    /// Hands the blocks that have rows with the bit set in `untold` to `visit`.
-    pub fn scan_untold(
-        &self,
-        visit: &mut impl FnMut(usize, &RecordBatch) -> Result<(), SpillError>,
-    ) -> Result<(), SpillError> {
-        for (at, block) in self.blocks.iter().enumerate() {
+    /// The file, and the blocks that have rows with the bit set in `untold`.
+    pub fn untold_blocks(&self) -> (Arc<SpillFile>, Vec<Block>) {
+        let is_untold = |(at, block): &(usize, &Block)| {
             let end = self.blocks.get(at + 1).map_or(self.rows, |next| next.first_row as usize);
-            if (block.first_row as usize..end).any(|row| self.untold.contains(row)) {
-                visit(block.first_row as usize, &self.read(block)?)?;
-            }
-        }
-        Ok(())
+            (block.first_row as usize..end).any(|row| self.untold.contains(row))
+        };
+        let blocks = self.blocks.iter().enumerate().filter(is_untold).map(|(_, block)| *block).collect();
+        (self.file.clone(), blocks)
     }
 
     /// A hash that about `blocks` blocks after those before `first` lie before; `None` if there are not so many.
@@ -293,6 +288,16 @@ impl Run {
         let start = self.blocks.partition_point(|block| block.first < (first, 0));
         self.blocks[start..].iter().skip(blocks).map(|block| block.first.0).find(|hash| *hash > first)
     }
+}
+
+/// The rows of a block of a file.
+pub fn read_block(layout: &Layout, file: &SpillFile, block: &Block) -> Result<RecordBatch, SpillError> {
+    let bytes = Buffer::from_vec(file.read(block.offset, block.bytes as usize)?);
+    let decoder = FileDecoder::new(layout.file.clone(), MetadataVersion::V5);
+    let metadata = i32::try_from(block.metadata_bytes).map_err(|_| too_large())?;
+    let place = IpcBlock::new(0, metadata, i64::from(block.bytes) - i64::from(metadata));
+    let batch = decoder.read_record_batch(&place, &bytes)?;
+    batch.ok_or_else(|| ArrowError::IpcError("a block without rows".to_owned()).into())
 }
 
 fn too_large() -> ArrowError {

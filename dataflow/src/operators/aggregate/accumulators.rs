@@ -107,8 +107,16 @@ pub trait Accumulator {
 
     fn clear(&mut self, slots: &[u32]);
 
-    /// Bytes held, for budgets; takes no time.
+    /// Forgets all groups, and gives back what they take. What is known of ids stays.
+    fn empty(&mut self);
+
+    /// Bytes held for groups in memory, for budgets; takes no time.
     fn memory_bytes(&self) -> usize;
+
+    /// Bytes held for the ids of entries.
+    fn id_bytes(&self) -> usize {
+        0
+    }
 
     /// The state of the groups at `slots` as columns, but for what [`Accumulator::entries`] tells.
     ///
@@ -230,6 +238,28 @@ impl AggregateState {
         match &self.kind {
             Kind::RowCount => 0,
             Kind::Accumulated(accumulator) => accumulator.memory_bytes(),
+        }
+    }
+
+    /// Bytes held for the ids of entries, wherever these are.
+    pub fn id_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::RowCount => 0,
+            Kind::Accumulated(accumulator) => accumulator.id_bytes(),
+        }
+    }
+
+    pub fn empty(&mut self) {
+        if let Kind::Accumulated(accumulator) = &mut self.kind {
+            accumulator.empty();
+        }
+    }
+
+    /// The saved columns of the groups at `slots`.
+    pub fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        match &self.kind {
+            Kind::RowCount => Ok(Vec::new()),
+            Kind::Accumulated(accumulator) => accumulator.save(slots),
         }
     }
 

@@ -50,6 +50,10 @@ impl Accumulator for BooleanAggregate {
         slots.iter().for_each(|slot| self.counts[*slot as usize] = [0; 2]);
     }
 
+    fn empty(&mut self) {
+        self.counts = Vec::new();
+    }
+
     fn memory_bytes(&self) -> usize {
         self.counts.capacity() * size_of::<[i64; 2]>()
     }

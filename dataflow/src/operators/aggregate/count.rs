@@ -42,6 +42,10 @@ impl Accumulator for Count {
         slots.iter().for_each(|slot| self.counts[*slot as usize] = 0);
     }
 
+    fn empty(&mut self) {
+        self.counts = Vec::new();
+    }
+
     fn memory_bytes(&self) -> usize {
         self.counts.capacity() * size_of::<i64>()
     }

@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
-use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::checkpoint::TableChange;
 use freshet_types::KeyEncoder;
 use freshet_types::keys::{hash_bytes, hash_int};
 use hashbrown::HashTable;
@@ -15,9 +15,10 @@ use hashbrown::hash_table::Entry;
 
 use super::accumulators::{Accumulator, Failures, SavedColumns, Update};
 use super::count::add_weight;
-use super::entries::{Entries, HeapBytes, Ledger, saved_columns};
+use super::entries::{Arriving, Entries, HeapBytes, Ledger};
 use crate::operators::OperatorError;
-use crate::operators::state::Telling;
+use crate::operators::ids::Ids;
+use crate::operators::spilled_table::SpilledTable;
 
 pub struct DistinctValues {
     data_type: DataType,
@@ -106,19 +107,67 @@ impl<V: Clone + HeapBytes> Counted<V> {
         self.table.capacity() * (size_of::<Copies<V>>() + 1) + self.heap_bytes + self.ledger.memory_bytes()
     }
 
+    fn empty(&mut self) {
+        (self.table, self.heap_bytes) = (HashTable::new(), 0);
+    }
+
     fn copies_of(&self, slot: u32, value: &V, is_equal: impl Fn(&V) -> bool) -> i64 {
         let hash = hash_in_group((self.hash)(value), slot);
         let found = self.table.find(hash, |copies| copies.slot == slot && is_equal(&copies.value));
         found.expect("a changed entry is there").count
     }
 
-    fn restore(&mut self, id: u32, (slot, value, count): (u32, V, i64), telling: Telling) {
-        self.ledger.restore(id, slot, telling, || value.clone());
+    fn come(&mut self, id: u32, (slot, value, count): (u32, V, i64), is_untold: bool) {
+        if is_untold {
+            self.ledger.touch(id, slot, || value.clone());
+        }
         let (hash, hash_of) = (hash_in_group((self.hash)(&value), slot), self.hash);
         let rehash = |copies: &Copies<V>| hash_in_group(hash_of(&copies.value), copies.slot);
         self.heap_bytes += value.heap_bytes();
         self.table.insert_unique(hash, Copies { slot, value, count, id }, rehash);
     }
+
+    /// All entries leave for the disk; `values` makes a column of some.
+    fn leave(
+        &mut self,
+        groups: &[u32],
+        disk: &mut SpilledTable,
+        values: impl Fn(&mut dyn Iterator<Item = &V>) -> Result<ArrayRef, OperatorError>,
+    ) -> Result<(), OperatorError> {
+        let table = std::mem::take(&mut self.table);
+        let entries: Vec<(u32, &V, i64, u32)> =
+            table.iter().map(|copies| (copies.slot, &copies.value, copies.count, copies.id)).collect();
+        self.heap_bytes = 0;
+        self.ledger.leave(&entries, groups, disk, |some| values(some))
+    }
+
+    fn changes(
+        &mut self,
+        groups: &[u32],
+        values: impl Fn(&mut dyn Iterator<Item = &V>) -> Result<ArrayRef, OperatorError>,
+    ) -> Result<TableChange, OperatorError>
+    where
+        V: PartialEq,
+    {
+        let changed = self.ledger.take();
+        let copies = changed.each().map(|(slot, value)| self.copies_of(slot, value, |other| other == value)).collect();
+        let values = values(&mut changed.values.iter())?;
+        changed.with_values(groups, values, copies)
+    }
+}
+
+/// The column of `data_type` that has these integers.
+fn int_column(values: &mut dyn Iterator<Item = &i64>, data_type: &DataType) -> Result<ArrayRef, OperatorError> {
+    Ok(cast(&Int64Array::from_iter_values(values.copied()), data_type)?)
+}
+
+/// The column that has these values in row format.
+fn row_column(
+    values: &mut dyn Iterator<Item = &Box<[u8]>>,
+    converter: &RowConverter,
+) -> Result<ArrayRef, OperatorError> {
+    let parser = converter.parser();
+    Ok(converter.convert_rows(values.map(|value| parser.parse(value)))?.remove(0))
 }
 
 impl DistinctValues {
@@ -190,12 +239,27 @@ impl Accumulator for DistinctValues {
         self.inner.clear(slots);
     }
 
+    fn empty(&mut self) {
+        match &mut self.values {
+            Values::Ints(counted) => counted.empty(),
+            Values::Others(counted, _) => counted.empty(),
+        }
+        self.inner.empty();
+    }
+
     fn memory_bytes(&self) -> usize {
         let values = match &self.values {
             Values::Ints(counted) => counted.memory_bytes(),
             Values::Others(counted, _) => counted.memory_bytes(),
         };
         values + self.inner.memory_bytes()
+    }
+
+    fn id_bytes(&self) -> usize {
+        match &self.values {
+            Values::Ints(counted) => counted.ledger.ids.memory_bytes(),
+            Values::Others(counted, _) => counted.ledger.ids.memory_bytes(),
+        }
     }
 
     fn save(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
@@ -212,55 +276,47 @@ impl Accumulator for DistinctValues {
 }
 
 impl Entries for DistinctValues {
-    fn track(&mut self) {
+    fn value_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    fn ids(&mut self) -> &mut Ids {
         match &mut self.values {
-            Values::Ints(counted) => counted.ledger.track(),
-            Values::Others(counted, _) => counted.ledger.track(),
+            Values::Ints(counted) => &mut counted.ledger.ids,
+            Values::Others(counted, _) => &mut counted.ledger.ids,
         }
     }
 
-    fn changes(&mut self) -> Result<TableChange, OperatorError> {
+    fn changes(&mut self, groups: &[u32]) -> Result<TableChange, OperatorError> {
+        match &mut self.values {
+            Values::Ints(counted) => counted.changes(groups, |values| int_column(values, &self.data_type)),
+            Values::Others(counted, converter) => counted.changes(groups, |values| row_column(values, converter)),
+        }
+    }
+
+    fn come(&mut self, arriving: &Arriving<'_>) -> Result<(), OperatorError> {
+        let keys = self.encoder.encode(std::slice::from_ref(arriving.values), arriving.ids.len())?;
         match &mut self.values {
             Values::Ints(counted) => {
-                let changed = counted.ledger.take();
-                let copies = changed.each().map(|(slot, value)| counted.copies_of(slot, value, |other| other == value));
-                let copies = copies.collect();
-                let values = cast(&Int64Array::from(changed.values.clone()), &self.data_type)?;
-                changed.with_values(values, copies)
-            }
-            Values::Others(counted, converter) => {
-                let changed = counted.ledger.take();
-                let copies = changed.each().map(|(slot, value)| counted.copies_of(slot, value, |other| other == value));
-                let copies = copies.collect();
-                let parser = converter.parser();
-                let values = converter.convert_rows(changed.values.iter().map(|value| parser.parse(value)))?.remove(0);
-                changed.with_values(values, copies)
-            }
-        }
-    }
-
-    fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError> {
-        for part in saved {
-            let (slots, values, counts) = saved_columns(part)?;
-            let keys = self.encoder.encode(std::slice::from_ref(values), part.ids.len())?;
-            let rows = part.ids.iter().zip(slots).zip(counts).enumerate();
-            match &mut self.values {
-                Values::Ints(counted) => {
-                    let ints = keys.as_ints().expect("an encoder makes keys of one kind");
-                    rows.for_each(|(row, ((id, slot), count))| {
-                        counted.restore(*id, (*slot, ints.values[row], *count), telling)
-                    });
+                let ints = keys.as_ints().expect("an encoder makes keys of one kind");
+                for (row, id, slot, count, is_untold) in arriving.rows() {
+                    counted.come(id, (slot, ints.values[row], count), is_untold);
                 }
-                Values::Others(counted, _) => rows.for_each(|(row, ((id, slot), count))| {
-                    let value = keys.bytes(row).expect("an encoder makes keys of one kind");
-                    counted.restore(*id, (*slot, value.into(), *count), telling);
-                }),
             }
-        }
-        match &mut self.values {
-            Values::Ints(counted) => counted.ledger.restored(saved),
-            Values::Others(counted, _) => counted.ledger.restored(saved),
+            Values::Others(counted, _) => {
+                for (row, id, slot, count, is_untold) in arriving.rows() {
+                    let value = keys.bytes(row).expect("an encoder makes keys of one kind");
+                    counted.come(id, (slot, value.into(), count), is_untold);
+                }
+            }
         }
         Ok(())
+    }
+
+    fn leave(&mut self, groups: &[u32], disk: &mut SpilledTable) -> Result<(), OperatorError> {
+        match &mut self.values {
+            Values::Ints(counted) => counted.leave(groups, disk, |values| int_column(values, &self.data_type)),
+            Values::Others(counted, converter) => counted.leave(groups, disk, |values| row_column(values, converter)),
+        }
     }
 }

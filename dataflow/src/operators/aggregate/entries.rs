@@ -1,25 +1,64 @@
 //! The entries of a multiset a group, as rows of a state table: group, value, number of copies.
 //!
 //! Each entry has an id of its own for as long as it is there, so that a checkpoint need tell only of those that changed.
+//! In memory an entry is filed under the slot of its group; elsewhere it names the group by its id. Entries go to the disk
+//! with their group and come back with it, found by the hash of that id, which no other id has.
 
 use std::collections::HashMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use std::sync::Arc;
 
 use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_types::keys::hash_int;
 
 use crate::operators::OperatorError;
-use crate::operators::state::{self, Changes, Telling};
+use crate::operators::ids::Ids;
+use crate::operators::spilled_table::{SpilledPart, SpilledTable};
+use crate::operators::state;
 
 /// The state table of an aggregate that keeps a multiset a group.
 pub trait Entries {
-    /// See [`crate::operators::state::State`].
-    fn track(&mut self);
-    fn changes(&mut self) -> Result<TableChange, OperatorError>;
-    /// The groups have been restored before.
-    fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError>;
+    fn value_type(&self) -> &DataType;
+
+    fn ids(&mut self) -> &mut Ids;
+
+    /// What has changed in memory. `groups` are the ids of groups by slot.
+    fn changes(&mut self, groups: &[u32]) -> Result<TableChange, OperatorError>;
+
+    /// Entries come from elsewhere, each of which has an id.
+    fn come(&mut self, arriving: &Arriving<'_>) -> Result<(), OperatorError>;
+
+    /// All entries leave for the disk. `groups` are the ids of groups by slot.
+    fn leave(&mut self, groups: &[u32], disk: &mut SpilledTable) -> Result<(), OperatorError>;
+}
+
+/// Entries on their way to memory.
+pub struct Arriving<'a> {
+    pub ids: &'a [u32],
+    pub slots: &'a [u32],
+    pub values: &'a ArrayRef,
+    pub copies: &'a [i64],
+    /// Whether a checkpoint has yet to be told of each.
+    pub untold: &'a [bool],
+}
+
+impl Arriving<'_> {
+    /// The number of each row, its id, slot and number of copies, and whether it is untold.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, u32, u32, i64, bool)> {
+        (0..self.ids.len()).map(|row| (row, self.ids[row], self.slots[row], self.copies[row], self.untold[row]))
+    }
+}
+
+/// The schema of entries on the disk: group and value.
+pub fn disk_schema(value_type: &DataType) -> SchemaRef {
+    state::schema([DataType::UInt32, value_type.clone()])
+}
+
+/// The hash by which the entries of a group are found.
+pub fn hash_of_group(id: u32) -> u64 {
+    hash_int(i64::from(id))
 }
 
 /// What a value holds beside itself, for budgets.
@@ -47,103 +86,96 @@ impl HeapBytes for Box<[u8]> {
     }
 }
 
-/// Hands out the ids of entries, and remembers which entries have changed. Entries are found by group and value.
+/// The ids of entries, and which entries have changed. Entries are found by group and value.
 pub struct Ledger<V> {
-    changes: Changes,
-    free: Vec<u32>,
-    /// All ids ever handed out are below this.
-    end: u32,
-    /// The changed entries that are there.
+    pub ids: Ids,
+    /// The changed entries in memory.
     changed: HashMap<u32, (u32, V)>,
 }
 
 impl<V> Default for Ledger<V> {
     fn default() -> Self {
-        Self { changes: Changes::default(), free: Vec::new(), end: 0, changed: HashMap::new() }
+        Self { ids: Ids::default(), changed: HashMap::new() }
     }
 }
 
 /// A change to tell of: rows without their numbers of copies.
 pub struct ChangedEntries<V> {
     ids: state::ChangedIds,
-    groups: Vec<u32>,
+    /// The slots of their groups.
+    slots: Vec<u32>,
     pub values: Vec<V>,
 }
 
 impl<V> Ledger<V> {
-    pub fn track(&mut self) {
-        self.changes.track();
-    }
-
     /// A new entry; gives its id.
-    pub fn add(&mut self, group: u32, value: impl FnOnce() -> V) -> u32 {
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.end += 1;
-            self.end - 1
-        });
-        self.touch(id, group, value);
+    pub fn add(&mut self, slot: u32, value: impl FnOnce() -> V) -> u32 {
+        let id = self.ids.assign();
+        self.touch(id, slot, value);
         id
     }
 
     /// The number of copies of an entry has changed.
     #[inline]
-    pub fn touch(&mut self, id: u32, group: u32, value: impl FnOnce() -> V) {
-        if self.changes.touch(id) {
-            self.changed.insert(id, (group, value()));
+    pub fn touch(&mut self, id: u32, slot: u32, value: impl FnOnce() -> V) {
+        if self.ids.changes.touch(id) {
+            self.changed.insert(id, (slot, value()));
         }
     }
 
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.end as usize - self.free.len()
-    }
-
-    /// Bytes held, for budgets.
+    /// Bytes held for entries in memory.
     pub fn memory_bytes(&self) -> usize {
-        let changed = self.changed.capacity() * size_of::<(u32, (u32, V))>();
-        self.changes.memory_bytes() + self.free.capacity() * size_of::<u32>() + changed
+        self.changed.capacity() * size_of::<(u32, (u32, V))>()
     }
 
     /// An entry is gone.
     pub fn remove(&mut self, id: u32) {
-        self.changes.remove(id);
+        self.ids.release(id);
         self.changed.remove(&id);
-        self.free.push(id);
     }
 
     pub fn take(&mut self) -> ChangedEntries<V> {
         let mut changed = std::mem::take(&mut self.changed);
-        let ids = self.changes.take();
+        let ids = self.ids.changes.take();
         let entry = |id| changed.remove(id).expect("a changed entry is kept until it is told or gone");
-        let (groups, values) = ids.changed.iter().map(entry).unzip();
-        ChangedEntries { ids, groups, values }
+        let (slots, values) = ids.changed.iter().map(entry).unzip();
+        ChangedEntries { ids, slots, values }
     }
 
-    /// A saved entry is there again; all are said before [`Ledger::restored`].
-    pub fn restore(&mut self, id: u32, group: u32, telling: Telling, value: impl FnOnce() -> V) {
-        self.end = self.end.max(id + 1);
-        self.changes.restored(std::iter::once(id), telling);
-        if telling == Telling::All {
-            self.changed.insert(id, (group, value()));
-        }
-    }
-
-    /// All saved entries are there: other ids below the last one are free.
-    pub fn restored(&mut self, saved: &[StateRows]) {
-        let mut used = vec![false; self.end as usize];
-        saved.iter().flat_map(|part| &part.ids).for_each(|id| used[*id as usize] = true);
-        self.free = (0..).zip(used).filter(|(_, used)| !used).map(|(id, _)| id).collect();
+    /// Writes all entries to the disk, each with its slot, value, number of copies and id. `values` makes a column of some.
+    pub fn leave<'a>(
+        &mut self,
+        entries: &[(u32, &'a V, i64, u32)],
+        groups: &[u32],
+        disk: &mut SpilledTable,
+        values: impl Fn(&mut dyn Iterator<Item = &'a V>) -> Result<ArrayRef, OperatorError>,
+    ) -> Result<(), OperatorError> {
+        let hashes: Vec<u64> = entries.iter().map(|(slot, ..)| hash_of_group(groups[*slot as usize])).collect();
+        disk.add(&hashes, |places| {
+            let leaving = || places.iter().map(|place| &entries[*place as usize]);
+            let group_ids = state::id_column(leaving().map(|(slot, ..)| groups[*slot as usize]).collect());
+            Ok(SpilledPart {
+                ids: leaving().map(|(_, _, _, id)| *id).collect(),
+                weights: leaving().map(|(_, _, copies, _)| *copies).collect(),
+                untold: leaving().map(|(_, _, _, id)| self.ids.changes.leave(*id)).collect(),
+                columns: vec![group_ids, values(&mut leaving().map(|(_, value, ..)| *value))?],
+            })
+        })?;
+        self.ids.changes.left();
+        self.changed = HashMap::new();
+        Ok(())
     }
 }
 
 impl<V> ChangedEntries<V> {
-    /// The groups and values, to look up how many copies there are.
+    /// The slots of the groups, and the values, to look up how many copies there are.
     pub fn each(&self) -> impl Iterator<Item = (u32, &V)> {
-        self.groups.iter().copied().zip(&self.values)
+        self.slots.iter().copied().zip(&self.values)
     }
 
-    pub fn with_values(self, values: ArrayRef, copies: Vec<i64>) -> Result<TableChange, OperatorError> {
-        let columns = vec![state::id_column(self.groups), values, Arc::new(Int64Array::from(copies)) as ArrayRef];
+    pub fn with_values(self, groups: &[u32], values: ArrayRef, copies: Vec<i64>) -> Result<TableChange, OperatorError> {
+        let groups = state::id_column(self.slots.iter().map(|slot| groups[*slot as usize]).collect());
+        let columns = vec![groups, values, Arc::new(Int64Array::from(copies)) as ArrayRef];
         let types = columns.iter().map(|column| column.data_type().clone());
         self.ids.with_rows(&state::schema(types), columns)
     }

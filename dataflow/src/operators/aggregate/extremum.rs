@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use arrow::array::ArrayRef;
 use arrow::compute::{filter, is_not_null};
 use arrow::datatypes::DataType;
-use freshet_storage::checkpoint::{StateRows, TableChange};
+use freshet_storage::checkpoint::TableChange;
 
 use super::accumulators::{Accumulator, Failures, SavedColumns, Update};
 use super::count::add_weight;
-use super::entries::{ChangedEntries, Entries, HeapBytes, Ledger, saved_columns};
+use super::entries::{Arriving, Entries, HeapBytes, Ledger};
 use super::ordered::{Form, form_of, from_bytes, from_int64, from_int128, to_bytes, to_int64, to_int128};
 use crate::operators::OperatorError;
-use crate::operators::state::Telling;
+use crate::operators::ids::Ids;
+use crate::operators::spilled_table::SpilledTable;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -115,6 +116,14 @@ impl Accumulator for Extremum {
         }
     }
 
+    fn empty(&mut self) {
+        match &mut self.best {
+            Best::Int64(best) => *best = Vec::new(),
+            Best::Int128(best) => *best = Vec::new(),
+            Best::Bytes(best) => *best = Vec::new(),
+        }
+    }
+
     fn memory_bytes(&self) -> usize {
         match &self.best {
             Best::Int64(best) => best.capacity() * size_of::<Option<i64>>(),
@@ -153,6 +162,8 @@ enum Multisets {
 
 struct Multiset<V> {
     groups: Vec<BTreeMap<V, Copies>>,
+    /// Of all groups.
+    entries: usize,
     ledger: Ledger<V>,
     /// What the values hold beside themselves.
     heap_bytes: usize,
@@ -178,7 +189,7 @@ impl ExtremumOfMultiset {
 
 impl<V> Default for Multiset<V> {
     fn default() -> Self {
-        Self { groups: Vec::new(), ledger: Ledger::default(), heap_bytes: 0 }
+        Self { groups: Vec::new(), entries: 0, ledger: Ledger::default(), heap_bytes: 0 }
     }
 }
 
@@ -190,7 +201,7 @@ impl<V: Ord + Clone + HeapBytes> Multiset<V> {
         let entry = size_of::<V>() + size_of::<Copies>();
         let groups = self.groups.len() * (size_of::<BTreeMap<V, Copies>>() + NODE_ENTRIES * entry);
         // Nodes are two thirds full.
-        let further = self.ledger.len().saturating_sub(self.groups.len() * NODE_ENTRIES) * entry * 3 / 2;
+        let further = self.entries.saturating_sub(self.groups.len() * NODE_ENTRIES) * entry * 3 / 2;
         groups + further + self.heap_bytes + self.ledger.memory_bytes()
     }
 
@@ -208,6 +219,7 @@ impl<V: Ord + Clone + HeapBytes> Multiset<V> {
             let id = self.ledger.add(group, || value.to_owned());
             let value = value.to_owned();
             self.heap_bytes += value.heap_bytes();
+            self.entries += 1;
             self.groups[slot].insert(value, Copies { count: weight, id });
             return Ok(());
         };
@@ -216,6 +228,7 @@ impl<V: Ord + Clone + HeapBytes> Multiset<V> {
         if copies.count == 0 {
             self.ledger.remove(copies.id);
             let gone = self.groups[slot].remove_entry(value);
+            self.entries -= 1;
             self.heap_bytes -= gone.map_or(0, |(value, _)| value.heap_bytes());
         }
         Ok(())
@@ -240,29 +253,48 @@ impl<V: Ord + Clone + HeapBytes> Multiset<V> {
         debug_assert!(slots.iter().all(|slot| self.groups[*slot as usize].is_empty()));
     }
 
-    /// The changed entries, and how often each is there.
-    fn changes(&mut self) -> (ChangedEntries<V>, Vec<i64>) {
+    /// What has changed; `column` makes a column of values.
+    fn changes(
+        &mut self,
+        groups: &[u32],
+        column: impl Fn(&mut dyn Iterator<Item = &V>) -> Result<ArrayRef, OperatorError>,
+    ) -> Result<TableChange, OperatorError> {
         let changed = self.ledger.take();
-        let counts = changed
-            .each()
-            .map(|(slot, value)| self.groups[slot as usize].get(value).expect("a changed entry is there").count);
-        let counts = counts.collect();
-        (changed, counts)
+        let copies_of = |slot: u32, value| self.groups[slot as usize].get(value).expect("a changed entry is there");
+        let counts = changed.each().map(|(slot, value)| copies_of(slot, value).count).collect();
+        let values = column(&mut changed.values.iter())?;
+        changed.with_values(groups, values, counts)
     }
 
-    fn restore(
-        &mut self,
-        part: &StateRows,
-        values: impl Iterator<Item = V>,
-        telling: Telling,
-    ) -> Result<(), OperatorError> {
-        let (slots, _, counts) = saved_columns(part)?;
-        for (((id, slot), count), value) in part.ids.iter().zip(slots).zip(counts).zip(values) {
-            self.ledger.restore(*id, *slot, telling, || value.clone());
+    fn come(&mut self, arriving: &Arriving<'_>, values: impl Iterator<Item = V>) {
+        for ((_, id, slot, count, is_untold), value) in arriving.rows().zip(values) {
+            if is_untold {
+                self.ledger.touch(id, slot, || value.clone());
+            }
             self.heap_bytes += value.heap_bytes();
-            self.groups[*slot as usize].insert(value, Copies { count: *count, id: *id });
+            self.entries += 1;
+            self.groups[slot as usize].insert(value, Copies { count, id });
         }
-        Ok(())
+    }
+
+    /// All entries leave for the disk; `column` makes a column of values.
+    fn leave(
+        &mut self,
+        groups: &[u32],
+        disk: &mut SpilledTable,
+        column: impl Fn(&mut dyn Iterator<Item = &V>) -> Result<ArrayRef, OperatorError>,
+    ) -> Result<(), OperatorError> {
+        let sets = std::mem::take(&mut self.groups);
+        (self.entries, self.heap_bytes) = (0, 0);
+        let entries: Vec<(u32, &V, i64, u32)> = (0_u32..)
+            .zip(&sets)
+            .flat_map(|(slot, set)| set.iter().map(move |(value, copies)| (slot, value, copies.count, copies.id)))
+            .collect();
+        self.ledger.leave(&entries, groups, disk, |some| column(some))
+    }
+
+    fn empty(&mut self) {
+        (self.groups, self.entries, self.heap_bytes) = (Vec::new(), 0, 0);
     }
 }
 
@@ -319,11 +351,27 @@ impl Accumulator for ExtremumOfMultiset {
         }
     }
 
+    fn empty(&mut self) {
+        match &mut self.values {
+            Multisets::Int64(sets) => sets.empty(),
+            Multisets::Int128(sets) => sets.empty(),
+            Multisets::Bytes(sets) => sets.empty(),
+        }
+    }
+
     fn memory_bytes(&self) -> usize {
         match &self.values {
             Multisets::Int64(sets) => sets.memory_bytes(),
             Multisets::Int128(sets) => sets.memory_bytes(),
             Multisets::Bytes(sets) => sets.memory_bytes(),
+        }
+    }
+
+    fn id_bytes(&self) -> usize {
+        match &self.values {
+            Multisets::Int64(sets) => sets.ledger.ids.memory_bytes(),
+            Multisets::Int128(sets) => sets.ledger.ids.memory_bytes(),
+            Multisets::Bytes(sets) => sets.ledger.ids.memory_bytes(),
         }
     }
 
@@ -342,51 +390,57 @@ impl Accumulator for ExtremumOfMultiset {
 }
 
 impl Entries for ExtremumOfMultiset {
-    fn track(&mut self) {
+    fn value_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    fn ids(&mut self) -> &mut Ids {
         match &mut self.values {
-            Multisets::Int64(sets) => sets.ledger.track(),
-            Multisets::Int128(sets) => sets.ledger.track(),
-            Multisets::Bytes(sets) => sets.ledger.track(),
+            Multisets::Int64(sets) => &mut sets.ledger.ids,
+            Multisets::Int128(sets) => &mut sets.ledger.ids,
+            Multisets::Bytes(sets) => &mut sets.ledger.ids,
         }
     }
 
-    fn changes(&mut self) -> Result<TableChange, OperatorError> {
+    fn changes(&mut self, groups: &[u32]) -> Result<TableChange, OperatorError> {
+        let data_type = &self.data_type;
         match &mut self.values {
-            Multisets::Int64(sets) => {
-                let (changed, counts) = sets.changes();
-                let values = changed.values.iter().map(|value| Some(*value)).collect();
-                changed.with_values(from_int64(values, &self.data_type)?, counts)
-            }
-            Multisets::Int128(sets) => {
-                let (changed, counts) = sets.changes();
-                let values = changed.values.iter().map(|value| Some(*value)).collect();
-                changed.with_values(from_int128(values, &self.data_type), counts)
-            }
+            Multisets::Int64(sets) => sets.changes(groups, |values| int64_column(values, data_type)),
+            Multisets::Int128(sets) => sets.changes(groups, |values| int128_column(values, data_type)),
+            Multisets::Bytes(sets) => sets.changes(groups, |values| bytes_column(values, data_type)),
+        }
+    }
+
+    fn come(&mut self, arriving: &Arriving<'_>) -> Result<(), OperatorError> {
+        match &mut self.values {
+            Multisets::Int64(sets) => sets.come(arriving, to_int64(arriving.values)?.iter().copied()),
+            Multisets::Int128(sets) => sets.come(arriving, to_int128(arriving.values).iter().copied()),
             Multisets::Bytes(sets) => {
-                let (changed, counts) = sets.changes();
-                let values = from_bytes(changed.values.iter().map(|value| Some(&value[..])), &self.data_type)?;
-                changed.with_values(values, counts)
+                let values = to_bytes(arriving.values)?;
+                sets.come(arriving, values.iter().flatten().map(<[u8]>::to_vec));
             }
-        }
-    }
-
-    fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError> {
-        for part in saved {
-            let (_, values, _) = saved_columns(part)?;
-            match &mut self.values {
-                Multisets::Int64(sets) => sets.restore(part, to_int64(values)?.iter().copied(), telling)?,
-                Multisets::Int128(sets) => sets.restore(part, to_int128(values).iter().copied(), telling)?,
-                Multisets::Bytes(sets) => {
-                    let values = to_bytes(values)?;
-                    sets.restore(part, values.iter().flatten().map(<[u8]>::to_vec), telling)?;
-                }
-            }
-        }
-        match &mut self.values {
-            Multisets::Int64(sets) => sets.ledger.restored(saved),
-            Multisets::Int128(sets) => sets.ledger.restored(saved),
-            Multisets::Bytes(sets) => sets.ledger.restored(saved),
         }
         Ok(())
     }
+
+    fn leave(&mut self, groups: &[u32], disk: &mut SpilledTable) -> Result<(), OperatorError> {
+        let data_type = &self.data_type;
+        match &mut self.values {
+            Multisets::Int64(sets) => sets.leave(groups, disk, |values| int64_column(values, data_type)),
+            Multisets::Int128(sets) => sets.leave(groups, disk, |values| int128_column(values, data_type)),
+            Multisets::Bytes(sets) => sets.leave(groups, disk, |values| bytes_column(values, data_type)),
+        }
+    }
+}
+
+fn int64_column(values: &mut dyn Iterator<Item = &i64>, data_type: &DataType) -> Result<ArrayRef, OperatorError> {
+    Ok(from_int64(values.map(|value| Some(*value)).collect(), data_type)?)
+}
+
+fn int128_column(values: &mut dyn Iterator<Item = &i128>, data_type: &DataType) -> Result<ArrayRef, OperatorError> {
+    Ok(from_int128(values.map(|value| Some(*value)).collect(), data_type))
+}
+
+fn bytes_column(values: &mut dyn Iterator<Item = &Vec<u8>>, data_type: &DataType) -> Result<ArrayRef, OperatorError> {
+    Ok(from_bytes(values.map(|value| Some(&value[..])), data_type)?)
 }

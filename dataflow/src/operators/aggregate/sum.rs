@@ -71,6 +71,10 @@ impl Accumulator for IntSum {
         slots.iter().for_each(|slot| self.sums[*slot as usize] = IntTotal::default());
     }
 
+    fn empty(&mut self) {
+        self.sums = Vec::new();
+    }
+
     fn memory_bytes(&self) -> usize {
         self.sums.capacity() * size_of::<IntTotal>()
     }
@@ -168,6 +172,10 @@ impl Accumulator for DecimalAggregate {
 
     fn clear(&mut self, slots: &[u32]) {
         slots.iter().for_each(|slot| self.sums[*slot as usize] = DecimalTotal::default());
+    }
+
+    fn empty(&mut self) {
+        self.sums = Vec::new();
     }
 
     fn memory_bytes(&self) -> usize {
@@ -272,6 +280,11 @@ impl Accumulator for FloatAggregate {
             self.sums[*slot as usize] = FloatSum::default();
             self.not_finite.remove(&(*slot as usize));
         }
+    }
+
+    fn empty(&mut self) {
+        self.sums = Vec::new();
+        self.not_finite = HashMap::new();
     }
 
     fn memory_bytes(&self) -> usize {

@@ -42,6 +42,10 @@ impl Accumulator for Variance {
         slots.iter().for_each(|slot| self.groups[*slot as usize] = Moments::default());
     }
 
+    fn empty(&mut self) {
+        (self.groups, self.apart) = (Vec::new(), HashMap::new());
+    }
+
     fn memory_bytes(&self) -> usize {
         self.groups.capacity() * size_of::<Moments>()
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, DynComparator, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator,
 };
-use arrow::compute::{SortOptions, concat_batches, take_record_batch};
+use arrow::compute::{SortOptions, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use freshet_storage::checkpoint::{StateRows, TableChange};
@@ -32,7 +32,7 @@ use crate::memory::StateMemory;
 use crate::operators::OperatorError;
 use crate::operators::aggregate::gather;
 use crate::operators::key_table::{KeyTable, NO_SLOT};
-use crate::operators::state::{self, ChangedIds, Room, Telling};
+use crate::operators::state::{self, ChangedIds, Room, SavedParts, Telling};
 
 /// The end of a list.
 pub const NO_ROW: u32 = u32::MAX;
@@ -385,23 +385,25 @@ impl Arrangement {
     /// What has changed: rows under their ids, their weights last.
     pub fn changes(&mut self) -> Result<TableChange, OperatorError> {
         let weights = &self.weights;
-        let ToTell { reset, gone, rows, mut ids } = self.ids.take(|row| weights[row as usize] != 0);
+        let ToTell { reset, gone, rows, ids } = self.ids.take(|row| weights[row as usize] != 0);
         let mut columns = self.log.gather(&rows)?;
         columns.push(gather(&self.weights, &rows));
-        let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
-        let schema = state::schema(types);
-        if let Some(spilled) = &mut self.spilled {
-            let mut parts = vec![RecordBatch::try_new(schema.clone(), columns)?];
-            spilled.tell(&schema, &mut ids, &mut parts)?;
-            columns = concat_batches(&schema, &parts)?.columns().to_vec();
-        }
-        ChangedIds { reset, gone, changed: ids }.with_rows(&schema, columns)
+        let schema = state::schema(columns.iter().map(|column| column.data_type().clone()));
+        let mut change = ChangedIds { reset, gone, changed: ids }.with_rows(&schema, columns)?;
+        change.spilled = self.spilled.as_mut().and_then(|spilled| spilled.take_untold(&schema));
+        Ok(change)
     }
 
     /// Takes in saved rows, in parts of which no more are in memory at a time than there is room for.
-    pub fn restore(&mut self, saved: &[StateRows], telling: Telling, room: Option<&Room>) -> Result<(), OperatorError> {
+    pub fn restore(
+        &mut self,
+        saved: SavedParts<'_>,
+        telling: Telling,
+        room: Option<&Room>,
+    ) -> Result<(), OperatorError> {
         let width = self.schema.fields().len();
-        for StateRows { ids, rows } in saved {
+        for saved in saved {
+            let StateRows { ids, rows } = saved?;
             let weights = rows.column(width).as_primitive::<Int64Type>().values();
             for first in (0..rows.num_rows()).step_by(limits::BATCH_ROWS_MAX) {
                 let length = limits::BATCH_ROWS_MAX.min(rows.num_rows() - first);
@@ -410,8 +412,8 @@ impl Arrangement {
                 let part = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
                 let ids = (telling == Telling::OnlyChanges).then(|| &ids[first..first + length]);
                 self.restore_part(part, &weights[first..first + length], ids)?;
-                if telling == Telling::OnlyChanges {
-                    self.ids.all_told();
+                if let Some(ids) = ids {
+                    self.ids.came_back(ids);
                 }
                 if let Some(Room { bytes_max, folder }) = room
                     && self.memory().spillable_bytes > *bytes_max
@@ -421,7 +423,7 @@ impl Arrangement {
             }
         }
         match telling {
-            Telling::OnlyChanges => self.ids.restored(saved.iter().map(|part| &part.ids[..])),
+            Telling::OnlyChanges => self.ids.all_came_back(),
             Telling::All => self.ids.reset(),
         }
         Ok(())

@@ -23,6 +23,8 @@ pub struct RowIds {
     free: Vec<u32>,
     /// All ids ever handed out are below this.
     end: u32,
+    /// While saved rows come back: the ids that they have.
+    used: Vec<bool>,
 }
 
 /// What to tell of the rows in memory.
@@ -39,7 +41,7 @@ impl RowIds {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        4 * (self.touched.capacity() + self.gone.capacity() + self.free.capacity())
+        4 * (self.touched.capacity() + self.gone.capacity() + self.free.capacity()) + self.used.capacity()
     }
 
     /// Bytes held for rows in memory.
@@ -129,23 +131,24 @@ impl RowIds {
         self.told_until = u32::try_from(told).expect("rows are numbered as u32");
     }
 
-    /// All rows in memory are known under their ids.
-    pub fn all_told(&mut self) {
-        self.told_until = u32::try_from(self.ids.len()).expect("rows are numbered as u32");
-    }
-
     /// Nothing that was told before holds any more.
     pub fn reset(&mut self) {
         self.reset = self.tracking;
     }
 
-    /// The ids of all rows that there are, in parts.
-    pub fn restored<'a>(&mut self, parts: impl Iterator<Item = &'a [u32]>) {
-        let mut used = Vec::new();
-        for id in parts.flatten() {
-            used.resize(used.len().max(*id as usize + 1), false);
-            used[*id as usize] = true;
+    /// The rows `ids` are in memory again, and known as they are.
+    pub fn came_back(&mut self, ids: &[u32]) {
+        self.told_until = u32::try_from(self.ids.len()).expect("rows are numbered as u32");
+        for id in ids {
+            let id = *id as usize;
+            self.used.resize(self.used.len().max(id + 1), false);
+            self.used[id] = true;
         }
+    }
+
+    /// All rows did: other ids below the last one are free.
+    pub fn all_came_back(&mut self) {
+        let used = std::mem::take(&mut self.used);
         self.end = u32::try_from(used.len()).expect("ids are u32");
         self.free = (0..).zip(used).filter(|(_, used)| !used).map(|(id, _)| id).collect();
     }

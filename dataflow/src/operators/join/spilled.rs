@@ -7,42 +7,29 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{interleave, take};
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
+use freshet_storage::checkpoint::SpilledChange;
 use freshet_storage::spill::sorted_order;
-use freshet_storage::spill::{Found, FoundBy, Layout, NewRows, Place, SpillError, SpillFolder, SpilledRows, Wanted};
+use freshet_storage::spill::{FoundBy, Layout, NewRows, Place, SpillError, SpillFolder, SpilledRows, Wanted};
 use freshet_types::{Delta, KeyEncoder, Keys};
 
 use super::arrangement::{Give, Matches};
 use super::row_log::RowLog;
 use crate::limits;
 use crate::operators::OperatorError;
+use crate::operators::gathered::Gathered;
 
 /// Rows merged for each row that comes: as much as the levels of a very large arrangement ask for.
 const MERGED_PER_ROW: usize = 6;
-/// Blocks whose rows are put together at once.
-const BLOCKS_MAX: usize = 512;
 
 pub struct Spilled {
     schema: SchemaRef,
     on: Vec<usize>,
     encoder: KeyEncoder,
     rows: SpilledRows,
-}
-
-/// Rows that were found, of several blocks.
-#[derive(Default)]
-struct Gathered {
-    blocks: Vec<Vec<ArrayRef>>,
-    /// The block of each row, and its place there.
-    places: Vec<(usize, usize)>,
-    /// The row that asked for each.
-    tags: Vec<u32>,
-    weights: Vec<i64>,
-    ids: Vec<u32>,
-    spilled_at: Vec<Place>,
 }
 
 /// What a deletion took.
@@ -148,7 +135,7 @@ impl Spilled {
         let keys: Vec<ArrayRef> = self.on.iter().map(|column| columns[*column].clone()).collect();
         let keys = self.encoder.encode(&keys, gathered.tags.len())?;
         let (columns, gathered) = gathered.where_equal(columns, &keys, wanted)?;
-        if gathered.tags.is_empty() {
+        if gathered.is_empty() {
             return Ok(());
         }
         let products = gathered.tags.iter().zip(&gathered.weights).map(|(row, weight)| {
@@ -237,77 +224,10 @@ impl Spilled {
         Ok(Taken { gone, rest: Some(rest) })
     }
 
-    /// Adds the rows that no checkpoint has been told of, with their weights as the last column.
-    pub fn tell(
-        &mut self,
-        schema: &SchemaRef,
-        ids: &mut Vec<u32>,
-        parts: &mut Vec<RecordBatch>,
-    ) -> Result<(), OperatorError> {
-        self.rows.tell(&mut |told, weights, columns| {
-            ids.extend(told);
-            let weights = Arc::new(arrow::array::Int64Array::from(weights.to_vec())) as ArrayRef;
-            let columns = columns.iter().cloned().chain([weights]).collect();
-            parts.push(RecordBatch::try_new(schema.clone(), columns)?);
-            Ok(())
-        })?;
-        Ok(())
-    }
-}
-
-impl Gathered {
-    /// Whether the rows are to be put together before another block is added, or more than `rows` rows.
-    fn is_full(&self, rows: usize) -> bool {
-        self.blocks.len() >= BLOCKS_MAX || self.places.len() > rows
-    }
-
-    fn add(&mut self, found: &Found<'_>, pairs: &[(u32, u32)]) {
-        let block = self.blocks.len();
-        self.blocks.push(found.columns().to_vec());
-        for (tag, row) in pairs {
-            self.tags.push(*tag);
-            self.places.push((block, *row as usize));
-            self.weights.push(found.weight(*row));
-            self.ids.push(found.id(*row));
-            self.spilled_at.push(found.place(*row));
-        }
-    }
-
-    /// The columns of all rows. The blocks are let go.
-    fn take_columns(&mut self, schema: &SchemaRef) -> Result<Vec<ArrayRef>, ArrowError> {
-        let blocks = std::mem::take(&mut self.blocks);
-        let column = |index: usize| {
-            let arrays: Vec<&dyn Array> = blocks.iter().map(|block| block[index].as_ref()).collect();
-            if arrays.is_empty() {
-                return Ok(arrow::array::new_empty_array(schema.field(index).data_type()));
-            }
-            interleave(&arrays, &self.places)
-        };
-        (0..schema.fields().len()).map(column).collect()
-    }
-
-    /// The rows whose `keys` are those that were wanted: all, but once in 2^64 times.
-    fn where_equal(
-        self,
-        columns: Vec<ArrayRef>,
-        keys: &Keys,
-        wanted: &Keys,
-    ) -> Result<(Vec<ArrayRef>, Self), ArrowError> {
-        let is_equal = |row: &usize| keys.equal(*row, wanted, self.tags[*row] as usize);
-        let equal: Vec<usize> = (0..self.tags.len()).filter(is_equal).collect();
-        if equal.len() == self.tags.len() {
-            return Ok((columns, self));
-        }
-        let indices: UInt32Array = equal.iter().map(|row| u32::try_from(*row).expect("a batch is small")).collect();
-        let columns = columns.iter().map(|column| take(column, &indices, None)).collect::<Result<_, _>>()?;
-        let kept = Self {
-            blocks: Vec::new(),
-            places: Vec::new(),
-            tags: equal.iter().map(|row| self.tags[*row]).collect(),
-            weights: equal.iter().map(|row| self.weights[*row]).collect(),
-            ids: equal.iter().map(|row| self.ids[*row]).collect(),
-            spilled_at: equal.iter().map(|row| self.spilled_at[*row]).collect(),
-        };
-        Ok((columns, kept))
+    /// The rows that no checkpoint has been told of, with their weights as the last column.
+    pub fn take_untold(&mut self, schema: &SchemaRef) -> Option<SpilledChange> {
+        let rows = self.rows.take_untold();
+        let number_column = self.schema.fields().len();
+        (!rows.is_empty()).then(|| SpilledChange { rows, schema: schema.clone(), number_column })
     }
 }

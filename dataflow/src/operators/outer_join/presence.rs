@@ -8,8 +8,9 @@ use freshet_types::Delta;
 
 use crate::operators::OperatorError;
 use crate::operators::aggregate::gather;
+use crate::operators::ids::GroupIds;
 use crate::operators::key_table::{KeyTable, NO_SLOT};
-use crate::operators::state::{self, Changes, Telling};
+use crate::operators::state::{self, SavedParts, Telling};
 
 pub struct KeyPresence {
     schema: SchemaRef,
@@ -21,7 +22,7 @@ pub struct KeyPresence {
     /// Whether a slot is in `touched`.
     marks: Vec<bool>,
     touched: Vec<u32>,
-    changes: Changes,
+    ids: GroupIds,
     /// The slot of each row of a batch; kept for its memory.
     slots: Vec<u32>,
 }
@@ -54,7 +55,7 @@ impl KeyPresence {
             were_there: Vec::new(),
             marks: Vec::new(),
             touched: Vec::new(),
-            changes: Changes::default(),
+            ids: GroupIds::default(),
             slots: Vec::new(),
         })
     }
@@ -85,6 +86,7 @@ impl KeyPresence {
         self.counts.resize(slots, 0);
         self.were_there.resize(slots, false);
         self.marks.resize(slots, false);
+        self.ids.grow(slots);
     }
 
     /// Ends the epoch.
@@ -108,9 +110,9 @@ impl KeyPresence {
             }
             if count == 0 {
                 dead.push(slot);
-                self.changes.remove(slot);
+                self.ids.remove(slot);
             } else {
-                self.changes.touch(slot);
+                self.ids.touch(slot);
             }
         }
         let changed = ChangedKeys { come: self.columns(&come)?, gone: self.columns(&gone)? };
@@ -127,36 +129,38 @@ impl KeyPresence {
     /// Bytes held, for budgets.
     pub fn memory_bytes(&self) -> usize {
         let columns = 8 * self.counts.capacity() + self.were_there.capacity() + self.marks.capacity();
-        self.keys.memory_bytes() + columns + self.changes.memory_bytes()
+        self.keys.memory_bytes() + columns + self.ids.ids.memory_bytes() + self.ids.slot_bytes()
     }
 
     /// See [`crate::operators::state::State`].
     pub fn track(&mut self) {
-        self.changes.track();
+        self.ids.ids.changes.track();
     }
 
     /// What has changed: the keys, and how many rows have each.
     pub fn changes(&mut self) -> Result<TableChange, OperatorError> {
-        let ids = self.changes.take();
-        let mut columns = self.keys.columns(&ids.changed)?;
-        columns.push(gather(&self.counts, &ids.changed));
+        let (ids, slots) = self.ids.take();
+        let mut columns = self.keys.columns(&slots)?;
+        columns.push(gather(&self.counts, &slots));
         let types = columns.iter().map(|column| column.data_type().clone());
         ids.with_rows(&state::schema(types), columns)
     }
 
-    pub fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError> {
+    pub fn restore(&mut self, saved: SavedParts<'_>, telling: Telling) -> Result<(), OperatorError> {
         let width = self.schema.fields().len();
-        let parts: Vec<_> = saved.iter().map(|part| (&part.ids[..], part.rows.columns()[..width].to_vec())).collect();
-        self.keys.restore(&parts)?;
-        self.grow();
-        for part in saved {
-            let counts = part.rows.column(width).as_primitive::<Int64Type>().values();
-            for (slot, count) in part.ids.iter().zip(counts) {
+        for saved in saved {
+            let StateRows { ids, rows } = saved?;
+            self.keys.file(&rows.columns()[..width], ids.len(), &mut self.slots)?;
+            self.grow();
+            self.ids.ids.restored(&ids, telling);
+            let counts = rows.column(width).as_primitive::<Int64Type>().values();
+            for ((slot, id), count) in self.slots.iter().zip(&ids).zip(counts) {
                 self.counts[*slot as usize] = *count;
                 self.were_there[*slot as usize] = true;
+                self.ids.come(*slot, *id, telling == Telling::All);
             }
-            self.changes.restored(part.ids.iter().copied(), telling);
         }
+        self.ids.ids.all_restored();
         Ok(())
     }
 }

@@ -3,15 +3,17 @@
 //! Equal rows are counted as one: if there are `n` of them, and `m` rows of the other side match, there are `n * m`
 //! pairs, so that none is left exactly if nothing matches.
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use freshet_storage::checkpoint::{StateRows, TableChange};
 use freshet_types::Delta;
 
 use crate::operators::OperatorError;
-use crate::operators::aggregate::gather;
+use crate::operators::ids::GroupIds;
 use crate::operators::key_table::KeyTable;
-use crate::operators::state::{self, Changes, Telling};
+use crate::operators::state::{self, SavedParts, Telling};
 
 pub struct RowMatches {
     schema: SchemaRef,
@@ -21,7 +23,7 @@ pub struct RowMatches {
     marks: Vec<bool>,
     /// Rows that changed in this epoch, and their counts before.
     touched: Vec<(u32, Counts)>,
-    changes: Changes,
+    ids: GroupIds,
     /// The slot of each row of a batch; kept for its memory.
     slots: Vec<u32>,
 }
@@ -49,7 +51,7 @@ impl RowMatches {
             counts: Vec::new(),
             marks: Vec::new(),
             touched: Vec::new(),
-            changes: Changes::default(),
+            ids: GroupIds::default(),
             slots: Vec::new(),
         })
     }
@@ -85,6 +87,7 @@ impl RowMatches {
     fn grow(&mut self) {
         self.counts.resize(self.rows.slot_end(), Counts::default());
         self.marks.resize(self.rows.slot_end(), false);
+        self.ids.grow(self.rows.slot_end());
     }
 
     /// Ends the epoch.
@@ -111,9 +114,9 @@ impl RowMatches {
             }
             if now.copies == 0 {
                 dead.push(slot);
-                self.changes.remove(slot);
+                self.ids.remove(slot);
             } else if now != before {
-                self.changes.touch(slot);
+                self.ids.touch(slot);
             }
         }
         let changed = ChangedRows { with: self.delta(&with)?, without: self.delta(&without)? };
@@ -131,42 +134,40 @@ impl RowMatches {
     /// Bytes held, for budgets.
     pub fn memory_bytes(&self) -> usize {
         let columns = size_of::<Counts>() * self.counts.capacity() + self.marks.capacity();
-        self.rows.memory_bytes() + columns + self.changes.memory_bytes()
+        self.rows.memory_bytes() + columns + self.ids.ids.memory_bytes() + self.ids.slot_bytes()
     }
 
     /// See [`crate::operators::state::State`].
     pub fn track(&mut self) {
-        self.changes.track();
+        self.ids.ids.changes.track();
     }
 
     /// What has changed: the rows, how often each is there, and in how many pairs.
     pub fn changes(&mut self) -> Result<TableChange, OperatorError> {
-        let ids = self.changes.take();
-        let mut columns = self.rows.columns(&ids.changed)?;
-        let (copies, pairs): (Vec<i64>, Vec<i64>) = ids
-            .changed
-            .iter()
-            .map(|slot| self.counts[*slot as usize])
-            .map(|counts| (counts.copies, counts.pairs))
-            .unzip();
-        let all: Vec<u32> = (0..u32::try_from(copies.len()).expect("slots are u32")).collect();
-        columns.extend([gather(&copies, &all), gather(&pairs, &all)]);
+        let (ids, slots) = self.ids.take();
+        let mut columns = self.rows.columns(&slots)?;
+        for count in [|counts: &Counts| counts.copies, |counts: &Counts| counts.pairs] {
+            let counts = slots.iter().map(|slot| count(&self.counts[*slot as usize]));
+            columns.push(Arc::new(Int64Array::from_iter_values(counts)));
+        }
         let types = columns.iter().map(|column| column.data_type().clone());
         ids.with_rows(&state::schema(types), columns)
     }
 
-    pub fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError> {
+    pub fn restore(&mut self, saved: SavedParts<'_>, telling: Telling) -> Result<(), OperatorError> {
         let width = self.schema.fields().len();
-        let parts: Vec<_> = saved.iter().map(|part| (&part.ids[..], part.rows.columns()[..width].to_vec())).collect();
-        self.rows.restore(&parts)?;
-        self.grow();
-        for part in saved {
-            let counts = |at: usize| part.rows.column(width + at).as_primitive::<Int64Type>().values();
-            for (slot, (copies, pairs)) in part.ids.iter().zip(counts(0).iter().zip(counts(1))) {
+        for saved in saved {
+            let StateRows { ids, rows } = saved?;
+            self.rows.file(&rows.columns()[..width], ids.len(), &mut self.slots)?;
+            self.grow();
+            self.ids.ids.restored(&ids, telling);
+            let counts = |at: usize| rows.column(width + at).as_primitive::<Int64Type>().values();
+            for ((slot, id), (copies, pairs)) in self.slots.iter().zip(&ids).zip(counts(0).iter().zip(counts(1))) {
                 self.counts[*slot as usize] = Counts { copies: *copies, pairs: *pairs };
+                self.ids.come(*slot, *id, telling == Telling::All);
             }
-            self.changes.restored(part.ids.iter().copied(), telling);
         }
+        self.ids.ids.all_restored();
         Ok(())
     }
 }

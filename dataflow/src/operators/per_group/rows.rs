@@ -7,8 +7,9 @@ use freshet_types::Delta;
 
 use crate::operators::OperatorError;
 use crate::operators::aggregate::gather;
+use crate::operators::ids::GroupIds;
 use crate::operators::key_table::{KeyTable, NO_SLOT};
-use crate::operators::state::{self, Changes, Telling};
+use crate::operators::state::{self, SavedParts, Telling};
 
 pub struct GroupedRows {
     schema: SchemaRef,
@@ -25,7 +26,7 @@ pub struct GroupedRows {
     members: Vec<Vec<u32>>,
     touched_rows: Marked,
     touched_groups: Marked,
-    changes: Changes,
+    ids: GroupIds,
     row_slots: Vec<u32>,
     group_slots: Vec<u32>,
 }
@@ -76,7 +77,7 @@ impl GroupedRows {
             members: Vec::new(),
             touched_rows: Marked::default(),
             touched_groups: Marked::default(),
-            changes: Changes::default(),
+            ids: GroupIds::default(),
             row_slots: Vec::new(),
             group_slots: Vec::new(),
         })
@@ -104,6 +105,7 @@ impl GroupedRows {
         let (rows, groups) = (self.rows.slot_end(), self.groups.slot_end());
         self.counts.resize(rows, 0);
         self.counts_before.resize(rows, 0);
+        self.ids.grow(rows);
         self.places.resize(rows, NOWHERE);
         self.touched_rows.marks.resize(rows, false);
         self.members.resize(groups, Vec::new());
@@ -160,10 +162,10 @@ impl GroupedRows {
             self.counts_before[row as usize] = count;
             if count == 0 {
                 self.leave_group(row);
-                self.changes.remove(row);
+                self.ids.remove(row);
                 dead.push(row);
             } else {
-                self.changes.touch(row);
+                self.ids.touch(row);
             }
         }
         self.rows.remove(&dead);
@@ -187,42 +189,46 @@ impl GroupedRows {
     pub fn memory_bytes(&self) -> usize {
         let by_row = 8 * (self.counts.capacity() + self.counts_before.capacity())
             + self.places.capacity() * size_of::<Place>()
-            + self.touched_rows.marks.capacity();
+            + self.touched_rows.marks.capacity()
+            + self.ids.slot_bytes();
         // The lists of the groups have a place for each row, and may have room for as many more.
         let lists = self.members.capacity() * size_of::<Vec<u32>>() + 2 * 4 * self.rows.slot_end();
-        self.rows.memory_bytes() + self.groups.memory_bytes() + by_row + lists + self.changes.memory_bytes()
+        self.rows.memory_bytes() + self.groups.memory_bytes() + by_row + lists + self.ids.ids.memory_bytes()
     }
 
     /// See [`crate::operators::state::State`].
     pub fn track(&mut self) {
-        self.changes.track();
+        self.ids.ids.changes.track();
     }
 
     /// What has changed: the rows, and how often each is there.
     pub fn changes(&mut self) -> Result<TableChange, OperatorError> {
-        let ids = self.changes.take();
-        let mut columns = self.rows.columns(&ids.changed)?;
-        columns.push(gather(&self.counts, &ids.changed));
+        let (ids, slots) = self.ids.take();
+        let mut columns = self.rows.columns(&slots)?;
+        columns.push(gather(&self.counts, &slots));
         let types = columns.iter().map(|column| column.data_type().clone());
         ids.with_rows(&state::schema(types), columns)
     }
 
-    pub fn restore(&mut self, saved: &[StateRows], telling: Telling) -> Result<(), OperatorError> {
+    pub fn restore(&mut self, saved: SavedParts<'_>, telling: Telling) -> Result<(), OperatorError> {
         let width = self.schema.fields().len();
-        let parts: Vec<_> = saved.iter().map(|part| (&part.ids[..], part.rows.columns()[..width].to_vec())).collect();
-        self.rows.restore(&parts)?;
-        for part in saved {
-            let counts = part.rows.column(width).as_primitive::<Int64Type>().values();
-            self.file_groups(&part.rows.columns()[..width], part.ids.len())?;
-            let groups = std::mem::take(&mut self.group_slots);
-            for ((row, group), count) in part.ids.iter().zip(&groups).zip(counts) {
+        for saved in saved {
+            let StateRows { ids, rows } = saved?;
+            let columns = &rows.columns()[..width];
+            self.rows.file(columns, ids.len(), &mut self.row_slots)?;
+            self.file_groups(columns, ids.len())?;
+            self.ids.ids.restored(&ids, telling);
+            let counts = rows.column(width).as_primitive::<Int64Type>().values();
+            let (row_slots, group_slots) = (std::mem::take(&mut self.row_slots), std::mem::take(&mut self.group_slots));
+            for (((row, group), id), count) in row_slots.iter().zip(&group_slots).zip(&ids).zip(counts) {
                 self.join_group(*row, *group);
                 self.counts[*row as usize] = *count;
                 self.counts_before[*row as usize] = *count;
+                self.ids.come(*row, *id, telling == Telling::All);
             }
-            self.group_slots = groups;
-            self.changes.restored(part.ids.iter().copied(), telling);
+            (self.row_slots, self.group_slots) = (row_slots, group_slots);
         }
+        self.ids.ids.all_restored();
         Ok(())
     }
 }

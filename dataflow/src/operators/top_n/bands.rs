@@ -128,7 +128,8 @@ impl Bands {
     }
 }
 
-fn signed(copies: u64) -> i64 {
+/// Copies as a weight.
+pub fn signed(copies: u64) -> i64 {
     i64::try_from(copies).expect("copies come from weights")
 }
 

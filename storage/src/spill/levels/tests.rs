@@ -75,6 +75,29 @@ fn check_keys(rows: &SpilledRows, model: &Model, random: &mut StdRng) {
     assert_eq!(find(rows, &mut wanted), expected);
 }
 
+/// All rows, range by range.
+fn check_ranges(rows: &SpilledRows, model: &Model) {
+    let (mut first, mut last, mut found) = (0, None, Vec::new());
+    loop {
+        let next = rows.range::<SpillError>(first, &mut |part| {
+            let [keys, values] = [0, 1].map(|column| part.columns()[column].as_primitive::<Int64Type>());
+            for (_, row) in part.pairs {
+                let at = *row as usize;
+                assert!(hash_int(keys.value(at)) >= first, "a row of an earlier range");
+                last = last.max(Some(hash_int(keys.value(at))));
+                let is_told = !part.is_untold(*row);
+                found.push((part.id(*row), (keys.value(at), values.value(at), part.weight(*row), is_told)));
+            }
+            Ok(())
+        });
+        let Some(next) = next.unwrap() else { break };
+        assert!(last.is_none_or(|last| last < next) && next > first);
+        first = next;
+    }
+    found.sort_unstable();
+    assert_eq!(found, model.iter().map(|(id, row)| (*id, *row)).collect::<Vec<_>>());
+}
+
 fn delete_some(rows: &mut SpilledRows, model: &mut Model, random: &mut StdRng) {
     let ids: Vec<u32> = model.keys().copied().filter(|_| random.random_bool(0.3)).collect();
     for id in ids {
@@ -92,17 +115,26 @@ fn delete_some(rows: &mut SpilledRows, model: &mut Model, random: &mut StdRng) {
     }
 }
 
-fn tell(rows: &mut SpilledRows, model: &mut Model) {
-    let mut told = Vec::new();
-    rows.tell(&mut |ids, weights, _| {
-        told.extend(ids.iter().copied().zip(weights.iter().copied()));
-        Ok(())
-    })
-    .unwrap();
-    told.sort_unstable();
-    let untold: Vec<_> = model.iter().filter(|(_, row)| !row.3).map(|(id, row)| (*id, row.2)).collect();
-    assert_eq!(told, untold);
+/// What has yet to be told, and what that should be.
+struct Telling {
+    untold: Untold,
+    expected: Vec<(u32, i64)>,
+}
+
+fn tell(rows: &mut SpilledRows, model: &mut Model) -> Telling {
+    let expected = model.iter().filter(|(_, row)| !row.3).map(|(id, row)| (*id, row.2)).collect();
     model.values_mut().for_each(|row| row.3 = true);
+    Telling { untold: rows.take_untold(), expected }
+}
+
+fn check_told(telling: &Telling) {
+    let mut told = Vec::new();
+    for piece in 0..telling.untold.pieces() {
+        let rows = telling.untold.piece(piece).unwrap();
+        told.extend(rows.ids.into_iter().zip(rows.weights));
+    }
+    told.sort_unstable();
+    assert_eq!(told, telling.expected);
 }
 
 #[test]
@@ -112,20 +144,24 @@ fn rows_are_found_through_merges_and_deletions() {
     for seed in 0..6 {
         let (mut random, mut rows) = (StdRng::seed_from_u64(seed), spilled(&spill));
         let (mut model, mut ids) = (Model::new(), 0);
+        let mut telling = None;
         for _ in 0..60 {
             match random.random_range(0..10) {
                 0..5 => add(&mut rows, &mut model, &mut ids, &mut random),
                 5 | 6 => delete_some(&mut rows, &mut model, &mut random),
-                7 => tell(&mut rows, &mut model),
+                // Read when much else has happened since.
+                7 => telling.replace(tell(&mut rows, &mut model)).iter().for_each(check_told),
                 _ => rows.work(random.random_range(1..500)).unwrap(),
             }
             assert_eq!(rows.len(), model.len());
             check_keys(&rows, &model, &mut random);
+            check_ranges(&rows, &model);
         }
         rows.work(usize::MAX).unwrap();
         assert!(rows.runs().count() < 3 * FAN_IN, "{} runs", rows.runs().count());
         check_keys(&rows, &model, &mut random);
-        tell(&mut rows, &mut model);
+        drop(std::mem::replace(&mut rows, spilled(&spill)));
+        telling.iter().for_each(check_told);
     }
     assert_eq!(spill.bytes(), 0, "files go with what they are of");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
