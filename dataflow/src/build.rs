@@ -330,7 +330,8 @@ impl Prepare<'_> {
         let placements = [left_keys.clone(), right_keys].map(Placement::ByColumns);
         let number = self.with_state(&mut operator, &placements)?;
         let least_ordered = inputs.iter().map(|(input, _)| input.discipline).max();
-        let discipline = least_ordered.map_or(Discipline::Unordered, |discipline| discipline.max(Discipline::Unordered));
+        let discipline =
+            least_ordered.map_or(Discipline::Unordered, |discipline| discipline.max(Discipline::Unordered));
         let work = Work::Operator { name: "Join", operator: Box::new(operator), node: number, inputs };
         Ok(Prepared { work, spread: Spread::by_columns(&left_keys), discipline })
     }

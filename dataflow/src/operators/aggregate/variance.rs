@@ -43,7 +43,7 @@ impl Accumulator for Variance {
     }
 
     fn empty(&mut self) {
-        (self.groups, self.apart) = (Vec::new(), HashMap::new());
+        self.groups = Vec::new();
     }
 
     fn memory_bytes(&self) -> usize {
