@@ -8,7 +8,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 use freshet_types::{Epoch, RelationId};
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
 use super::change::StateRows;
@@ -81,9 +81,17 @@ impl StoredTable {
                 .map(|(uid, stored)| segments::load_segment(&self.files, self.id, *uid, stored).boxed())
                 .collect();
             let read: Vec<Segment> = futures::future::try_join_all(reads).await?;
-            for (segment, (uid, stored)) in read.into_iter().zip(ahead) {
-                held_bytes += segment.memory_bytes();
-                let rows = log.push(segment).map_err(|error| self.damaged(error))?;
+            let sizes: Vec<usize> = read.iter().map(Segment::memory_bytes).collect();
+            // It looks at each row.
+            let pushed = tokio::task::spawn_blocking(move || {
+                let rows = read.into_iter().map(|segment| log.push(segment)).collect::<Result<Vec<_>, ArrowError>>();
+                rows.map(|rows| (log, rows))
+            });
+            let pushed = pushed.await.map_err(|error| StorageError::Io { reason: error.to_string() })?;
+            let rows;
+            (log, rows) = pushed.map_err(|error| self.damaged(error))?;
+            for ((rows, bytes), (uid, stored)) in rows.into_iter().zip(sizes).zip(ahead) {
+                held_bytes += bytes;
                 self.parts.push(match held_bytes <= HELD_BYTES_MAX {
                     true => TablePart::Held(rows),
                     false => TablePart::Stored(*uid, stored.clone()),
@@ -230,21 +238,19 @@ impl Recovered {
     /// If a part is damaged.
     pub async fn state(&self, relation: RelationId) -> Result<Vec<(Part, StoredTable)>, StorageError> {
         let stored = self.take(|id| id.relation == relation && matches!(id.part, Part::State { .. }));
-        let mut tables = Vec::with_capacity(stored.len());
-        let mut brought_back = futures::stream::iter(stored.into_iter().map(|(id, piece)| {
-            let mut table = StoredTable { id, files: self.files.clone(), parts: Vec::new(), _pin: self.pin.clone() };
-            // A task of its own, as it looks at each row.
-            tokio::spawn(async move { table.bring_back(piece).await.map(|log| (table, log)) })
-        }))
-        .buffered(TABLES_AT_ONCE);
-        while let Some(brought_back) = brought_back.next().await {
-            let brought_back = brought_back.map_err(|error| StorageError::Io { reason: error.to_string() })?;
-            let (table, log) = brought_back?;
-            // The columns of a table are not known before its first row.
-            self.returned.lock().extend(log.map(|log| (table.id, log)));
-            tables.push((table.id.part, table));
-        }
-        Ok(tables)
+        // Boxed: as with the segments of a piece.
+        let tables: Vec<BoxFuture<'_, _>> =
+            stored.into_iter().map(|(id, piece)| self.table(id, piece).boxed()).collect();
+        let brought_back = futures::stream::iter(tables).buffered(TABLES_AT_ONCE);
+        brought_back.map_ok(|table| (table.id.part, table)).try_collect().await
+    }
+
+    async fn table(&self, id: PieceId, piece: Piece) -> Result<StoredTable, StorageError> {
+        let mut table = StoredTable { id, files: self.files.clone(), parts: Vec::new(), _pin: self.pin.clone() };
+        let log = table.bring_back(piece).await?;
+        // The columns of a table are not known before its first row.
+        self.returned.lock().extend(log.map(|log| (id, log)));
+        Ok(table)
     }
 
     fn take(&self, wanted: impl Fn(&PieceId) -> bool) -> BTreeMap<PieceId, Piece> {
