@@ -29,7 +29,7 @@ const VIEWS: &[&str] = &[
     "CREATE MATERIALIZED VIEW fully_joined AS SELECT a.id, b.g, b.y FROM a FULL JOIN b ON a.k = b.k AND a.x < b.y",
     "CREATE MATERIALIZED VIEW found AS SELECT id, g FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.y > 1)",
     "CREATE MATERIALIZED VIEW not_found AS SELECT id, g FROM a WHERE g NOT IN (SELECT g FROM b WHERE y > 0)",
-    "CREATE MATERIALIZED VIEW marked AS SELECT id, ok OR EXISTS (SELECT 1 FROM b WHERE b.k = a.k) AS either FROM a",
+    "CREATE MATERIALIZED VIEW marked AS SELECT id FROM a WHERE ok OR EXISTS (SELECT 1 FROM b WHERE b.k = a.k)",
     "CREATE MATERIALIZED VIEW subtracted AS SELECT k, g FROM a EXCEPT SELECT k, g FROM b",
     "CREATE MATERIALIZED VIEW compared AS SELECT id, x - (SELECT min(x) FROM a) AS above, (SELECT count(*) FROM b WHERE b.g = a.g) AS n FROM a",
     "CREATE MATERIALIZED VIEW itself AS SELECT l.id AS l, r.id AS r FROM a l JOIN a r ON l.k = r.k AND l.id < r.id",
