@@ -18,6 +18,7 @@ use datafusion::common::NullEquality;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
+use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_expr::{PhysicalSortExpr, ScalarFunctionExpr};
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use datafusion::scalar::ScalarValue;
@@ -162,6 +163,14 @@ pub(crate) fn aggregate(call: &Aggregate, input: &Schema) -> String {
     let distinct = if call.distinct { "DISTINCT " } else { "" };
     let filter = call.filter.map(|filter| format!(" FILTER (WHERE {})", input.field(filter).name()));
     format!("{}({distinct}{argument}){}", call.function, filter.unwrap_or_default())
+}
+
+/// A call of a window function over the columns of `input`.
+pub(crate) fn window_function(function: &dyn WindowExpr, input: &Schema) -> String {
+    let (name, _) = function.name().split_once('(').unwrap_or((function.name(), ""));
+    let arguments = function.expressions();
+    let arguments: Vec<String> = arguments.iter().map(|argument| expression(argument, input)).collect();
+    format!("{name}({})", arguments.join(", "))
 }
 
 fn properties(properties: &Properties, schema: &SchemaRef) -> String {

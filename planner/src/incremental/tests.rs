@@ -282,6 +282,54 @@ fn a_filter_makes_an_outer_join_inner() {
 }
 
 #[test]
+fn an_outer_join_knows_its_key_where_a_row_meets_one_at_most() {
+    check(
+        "SELECT a.id, o.total FROM accounts a LEFT JOIN per_owner o ON a.owner = o.owner",
+        "
+        Map  [key: id]
+          columns: id, total
+          -> Left join  [key: id]
+               on: owner = owner
+               -> Input accounts (id, owner)  [key: id]
+               -> Input per_owner (owner, total)  [key: owner]",
+    );
+}
+
+#[test]
+fn subqueries_become_joins() {
+    check(
+        "SELECT id FROM accounts WHERE EXISTS (SELECT 1 FROM things WHERE a = id)",
+        "
+        Semi join  [key: id]
+          on: id = key1
+          -> Input accounts (id)  [key: id]
+          -> Map
+               columns: a, CAST(a AS bigint) AS key1
+               -> Input things (a)",
+    );
+}
+
+#[test]
+fn numbers_up_to_a_limit_are_given_to_the_first_rows_alone() {
+    check(
+        "SELECT id, n FROM (SELECT id, row_number() OVER (PARTITION BY owner ORDER BY id DESC) AS n FROM accounts) WHERE n < 3",
+        "
+        Filter and map  [key: id]
+          where: row_number() < 3
+          columns: id, row_number() AS n
+          -> Window  [key: id]
+               partition by: owner
+               order by: id DESC
+               compute: row_number()
+               -> Top rows  [key: id]
+                    partition by: owner
+                    order by: id DESC
+                    limit: 2
+                    -> Input accounts (id, owner)  [key: id]",
+    );
+}
+
+#[test]
 fn constants_are_evaluated() {
     check(
         "SELECT 1 AS one, 'x' AS x",

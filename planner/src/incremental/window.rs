@@ -20,6 +20,7 @@ use super::map::map;
 use super::properties;
 use crate::coerce::one_zero;
 use crate::error::sql_error;
+use crate::explain;
 use crate::logical::Names;
 use crate::plan::{Node, Op};
 
@@ -59,7 +60,13 @@ pub(super) fn convert(window: &logical::Window, names: &Names) -> Result<Node, S
     }
     let results = places.into_iter().map(|(at, place)| firsts[at] + place);
     let columns: Vec<usize> = (0..width).chain(results).collect();
-    let schema = schema_of(&window.schema);
+    let own_names = columns.iter().map(|at| node.schema.field(*at).name().clone());
+    let named = schema_of(&window.schema);
+    let fields = named.fields().iter().zip(own_names).enumerate().map(|(at, (field, own))| {
+        // A function goes by a long name there.
+        if at < width { field.as_ref().clone() } else { field.as_ref().clone().with_name(own) }
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     if columns.iter().copied().eq(0..node.schema.fields().len()) {
         return Ok(Node { schema, ..node });
     }
@@ -70,7 +77,8 @@ pub(super) fn convert(window: &logical::Window, names: &Names) -> Result<Node, S
 fn with_functions(input: Node, partition: Vec<usize>, functions: Vec<Arc<dyn WindowExpr>>) -> Result<Node, SqlError> {
     let mut fields: Vec<Field> = input.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
     for function in &functions {
-        fields.push(function.field().map_err(sql_error)?.as_ref().clone());
+        let name = explain::window_function(&**function, &input.schema);
+        fields.push(function.field().map_err(sql_error)?.as_ref().clone().with_name(name));
     }
     let properties = properties::window(&input);
     let op = Op::Window { input: Box::new(input), partition, functions };

@@ -32,8 +32,14 @@ pub const VIEWS: &[(&str, &str)] = &[
     ("not_in_stock", "SELECT k, g FROM events EXCEPT SELECT k, g FROM stock"),
     ("to_the_least", "SELECT id, x - (SELECT min(x) FROM stock) AS above FROM stock"),
     ("greatest", "SELECT id, x FROM stock ORDER BY x DESC NULLS LAST, id LIMIT 5"),
-    ("first_of_groups", "SELECT id, g, n FROM (SELECT id, g, row_number() OVER (PARTITION BY g ORDER BY id) AS n FROM events) AS numbered WHERE n <= 3"),
-    ("neighbours", "SELECT id, lag(x) OVER (PARTITION BY g ORDER BY id) AS before, sum(x) OVER (PARTITION BY g ORDER BY id) AS so_far FROM stock"),
+    (
+        "first_of_groups",
+        "SELECT id, g, n FROM (SELECT id, g, row_number() OVER (PARTITION BY g ORDER BY id) AS n FROM events) AS numbered WHERE n <= 3",
+    ),
+    (
+        "neighbours",
+        "SELECT id, lag(x) OVER (PARTITION BY g ORDER BY id) AS before, sum(x) OVER (PARTITION BY g ORDER BY id) AS so_far FROM stock",
+    ),
     ("pairs", "SELECT l.id AS l, r.id AS r FROM stock l JOIN stock r ON l.k = r.k AND l.w = r.w AND l.id < r.id"),
     (
         "chain",
