@@ -1,5 +1,5 @@
-//! Where Postgres and the query engine differ in what they do with types: rounding casts, -0 against 0, and what a
-//! window may be over.
+//! Where Postgres and the query engine differ in what a query means: rounding casts, -0 against 0, what a window may be
+//! over, and from which side a shared column comes.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};

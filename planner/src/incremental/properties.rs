@@ -90,55 +90,33 @@ pub(super) fn aggregate(input: &Node, keys: &[usize]) -> Properties {
 /// A pair of rows is known by the keys of both, or of one if it is met by at most one row of the other.
 ///
 /// A watermark ends here unless both sides have it and are joined on it: an old row may be met by a new one at any time.
+///
+/// Rows that match nothing have the same NULLs on the other side, so only the key of their own side tells them apart.
 pub(super) fn join(kind: JoinKind, left: &Node, right: &Node, on: &[(usize, usize)]) -> Properties {
-    let inner = inner_join(left, right, on);
-    let append_only = inner.append_only && matches!(kind, JoinKind::Inner | JoinKind::Semi);
-    let both = |left: &Node, right: &Node| {
-        let width = left.schema.fields().len();
-        let (left, right) = (left.properties.key.as_ref()?, right.properties.key.as_ref()?);
-        Some(left.iter().copied().chain(right.iter().map(|column| column + width)).collect())
-    };
-    let is_unique = |node: &Node, columns: Vec<usize>| {
-        node.properties.key.as_ref().is_some_and(|key| key.iter().all(|column| columns.contains(column)))
-    };
-    let key = match kind {
-        JoinKind::Inner => inner.key.clone(),
-        // Rows that match nothing have the same NULLs on the other side, so only their own key tells them apart.
-        JoinKind::Left if is_unique(right, on.iter().map(|(_, right)| *right).collect()) => left.properties.key.clone(),
-        JoinKind::Right if is_unique(left, on.iter().map(|(left, _)| *left).collect()) => {
-            let width = left.schema.fields().len();
-            right.properties.key.as_ref().map(|key| key.iter().map(|column| column + width).collect())
-        }
-        JoinKind::Left | JoinKind::Right => both(left, right),
-        JoinKind::Full => None,
-        JoinKind::Semi | JoinKind::Anti | JoinKind::Mark => left.properties.key.clone(),
-    };
-    match kind {
-        JoinKind::Inner => inner,
-        _ => Properties { key, append_only, watermarks: Vec::new() },
-    }
-}
-
-fn inner_join(left: &Node, right: &Node, on: &[(usize, usize)]) -> Properties {
     let width = left.schema.fields().len();
-    let left_key = left.properties.key.as_ref();
-    let right_key: Option<Vec<usize>> =
-        right.properties.key.as_ref().map(|key| key.iter().map(|column| column + width).collect());
+    let left_key = left.properties.key.clone();
+    let right_key =
+        right.properties.key.as_ref().map(|key| key.iter().map(|column| column + width).collect::<Vec<_>>());
+    let left_is_unique =
+        left_key.as_ref().is_some_and(|key| key.iter().all(|column| on.iter().any(|(l, _)| l == column)));
     let right_is_unique =
-        right.properties.key.as_ref().is_some_and(|key| key.iter().all(|column| on.iter().any(|(_, r)| r == column)));
-    let left_is_unique = left_key.is_some_and(|key| key.iter().all(|column| on.iter().any(|(l, _)| l == column)));
-    let key = match (left_key, right_key) {
-        (Some(left_key), _) if right_is_unique => Some(left_key.clone()),
-        (_, Some(right_key)) if left_is_unique => Some(right_key),
-        (Some(left_key), Some(right_key)) => Some(left_key.iter().copied().chain(right_key).collect()),
+        right_key.as_ref().is_some_and(|key| key.iter().all(|column| on.iter().any(|(_, r)| r + width == *column)));
+    let key = match (kind, left_key, right_key) {
+        (JoinKind::Semi | JoinKind::Anti | JoinKind::Mark, left_key, _) => left_key,
+        (JoinKind::Full, _, _) => None,
+        (JoinKind::Inner | JoinKind::Left, Some(left_key), _) if right_is_unique => Some(left_key),
+        (JoinKind::Inner | JoinKind::Right, _, Some(right_key)) if left_is_unique => Some(right_key),
+        (_, Some(left_key), Some(right_key)) => Some(left_key.into_iter().chain(right_key).collect()),
         _ => None,
     };
-    let on_watermarks =
-        on.iter().filter(|(l, r)| left.properties.watermarks.contains(l) && right.properties.watermarks.contains(r));
+    let on_watermarks = on.iter().filter(|(l, r)| {
+        kind == JoinKind::Inner && left.properties.watermarks.contains(l) && right.properties.watermarks.contains(r)
+    });
     let mut watermarks: Vec<usize> = on_watermarks.flat_map(|(l, r)| [*l, r + width]).collect();
     watermarks.sort_unstable();
     watermarks.dedup();
-    Properties { key, append_only: left.properties.append_only && right.properties.append_only, watermarks }
+    let only_inserts = left.properties.append_only && right.properties.append_only;
+    Properties { key, append_only: only_inserts && matches!(kind, JoinKind::Inner | JoinKind::Semi), watermarks }
 }
 
 /// A row may get other results as long as rows for its partition may arrive.

@@ -1,6 +1,7 @@
 //! Constructs that cannot be maintained, found while they still look as the user wrote them.
 //!
-//! The optimizer turns `now()` into a constant; errors would then name what nobody wrote, or not arise at all.
+//! The optimizer turns `now()` into a constant; errors would then name what nobody wrote, or not arise at all. Only of
+//! subqueries it is known after the optimizer alone whether they have become joins.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, NullEquality};

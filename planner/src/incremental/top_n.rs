@@ -137,10 +137,11 @@ pub(super) fn within_row_numbers(input: Node, predicate: &Arc<dyn PhysicalExpr>)
 /// The column that is compared, and how many numbers from one on pass.
 fn row_bound(predicate: &Arc<dyn PhysicalExpr>) -> Option<(usize, u64)> {
     let comparison = predicate.downcast_ref::<BinaryExpr>()?;
+    // Other numbers compare in other ways: 2 is less than 2.7.
     let number = |expr: &Arc<dyn PhysicalExpr>| {
-        let value = expr.downcast_ref::<Literal>()?.value().cast_to(&DataType::Int64).ok()?;
-        let ScalarValue::Int64(Some(number)) = value else { return None };
-        u64::try_from(number).ok()
+        let value = expr.downcast_ref::<Literal>()?.value();
+        let ScalarValue::Int64(Some(number)) = value.cast_to(&DataType::Int64).ok()? else { return None };
+        if value.data_type().is_integer() { u64::try_from(number).ok() } else { None }
     };
     let (column, operator, number) = match (number(comparison.left()), number(comparison.right())) {
         (None, Some(number)) => (comparison.left(), *comparison.op(), number),
